@@ -1,0 +1,165 @@
+//! The validated configuration. Raw forms (file, environment, flags) are turned into it by [`raw`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that the process needs to know, checked and immutable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The data port.
+    pub server: Server,
+    /// Where the traffic goes.
+    pub upstream: Upstream,
+    /// The admin port.
+    pub admin: Admin,
+    /// What is measured, and how much of the traffic it may keep.
+    pub observe: Observe,
+    /// Token counting without usage.
+    pub tokens: Tokens,
+    /// How to end.
+    pub shutdown: Shutdown,
+    /// Logs.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// `listen`: address of the data port. 0.0.0.0:8080
+    pub listen: SocketAddr,
+    /// `workers`: threads that carry traffic. One a core
+    pub workers: usize,
+    /// `max_connections`: beyond it new connections wait in the backlog. 16384
+    pub max_connections: usize,
+    /// `backlog` of the listening socket. 1024
+    pub backlog: u32,
+    /// `header_read_timeout`: request head must be complete, and an idle keep-alive connection is closed. 75 s
+    pub header_read_timeout: Duration,
+    /// `max_headers` of a request. 100
+    pub max_headers: usize,
+    /// `max_header_bytes`: request line and headers. 64 KiB
+    pub max_header_bytes: usize,
+    /// `max_body_bytes` of a request; 0 = no limit, which is the default
+    pub max_body_bytes: u64,
+    /// `tls_cert` and `tls_key`: PEM files; both or neither. Without them plain HTTP
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM, leaf first.
+    pub cert: PathBuf,
+    /// PEM, PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// `url`: one or more, `http://host:port`, `https://host:port`, `unix:/path`. http://127.0.0.1:8000
+    pub urls: Vec<UpstreamUrl>,
+    /// `connect_timeout`. 3 s
+    pub connect_timeout: Duration,
+    /// `head_timeout`: request sent → response head; prefill and queueing are in it. 10 min; 0 = none
+    pub head_timeout: Option<Duration>,
+    /// `idle_timeout`: silence within a response body. 10 min; 0 = none
+    pub idle_timeout: Option<Duration>,
+    /// `pool_idle_timeout`: below vLLM's keep-alive of 5 s. 3.5 s
+    pub pool_idle_timeout: Duration,
+    /// `pool_max_idle`: idle connections kept per worker and upstream. 512
+    pub pool_max_idle: usize,
+    /// `ca_file`: PEM roots for https upstreams. The system's
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamUrl {
+    /// `http://host[:port]`
+    Http {
+        /// Host name or address, IPv6 without brackets.
+        host: String,
+        /// 80 unless said.
+        port: u16,
+    },
+    /// `https://host[:port]`
+    Https {
+        /// Host name or address, IPv6 without brackets.
+        host: String,
+        /// 443 unless said.
+        port: u16,
+    },
+    /// `unix:/path/to/socket`
+    Unix {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `listen`. 0.0.0.0:9101
+    pub listen: SocketAddr,
+    /// `allow_remote`: answer `/config`, `/debug/*` and `POST /drain` to others than loopback. false
+    pub allow_remote: bool,
+}
+
+/// `[observe]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observe {
+    /// `enabled`: false forwards blind. true
+    pub enabled: bool,
+    /// `max_request_body`: a longer one is not read for `model` and `stream`. 4 MiB
+    pub max_request_body: usize,
+    /// `max_response_body`: of a longer one only the end is read. 1 MiB
+    pub max_response_body: usize,
+    /// `max_event`: a longer event is skipped. 1 MiB
+    pub max_event: usize,
+    /// `stall_after`: a stream silent for so long counts in `vllm_streams_stalled`. 10 s
+    pub stall_after: Duration,
+    /// `max_models`: label values of `model`. 200
+    pub max_models: usize,
+}
+
+/// `[tokens]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    /// `estimate`: count with tiktoken where no usage passes by. true
+    pub estimate: bool,
+    /// `max_text`: bytes of generated text kept per stream for the estimate. 256 KiB
+    pub max_text: usize,
+    /// `queue`: texts waiting for the counting thread; more are dropped and counted. 1024
+    pub queue: usize,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shutdown {
+    /// `ready_delay`: `/readyz` says 503 for so long before the listener closes. 0 s
+    pub ready_delay: Duration,
+    /// `drain_timeout`: running streams may finish. 300 s
+    pub drain_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `level`: a tracing filter, `info` or `tokenglass=debug,info`. info
+    pub level: String,
+    /// `format`. auto
+    pub format: LogFormat,
+}
+
+/// `auto` is text on a terminal and JSON otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}

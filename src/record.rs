@@ -1,0 +1,101 @@
+//! What is known of one finished request: the observer's result, the metrics' input.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::classify::Endpoint;
+use crate::outcome::{Outcome, TokenSource};
+
+/// One finished request. Durations are wall time on one monotonic clock; counts are tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The endpoint it was made to.
+    pub endpoint: Endpoint,
+    /// The request asked for a stream, or the answer was one.
+    pub stream: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The model as upstream named it in a 2xx answer: safe to become a label.
+    pub served_model: Option<Box<str>>,
+    /// The model as the client named it: a label only if upstream is known to serve it.
+    pub requested_model: Option<Box<str>>,
+    /// Request head received → end.
+    pub duration: Duration,
+    /// Request head received → first frame that carries generated output. Streams only.
+    pub ttft: Option<Duration>,
+    /// Request head received → first generated output that is not reasoning. Streams only.
+    pub first_answer: Option<Duration>,
+    /// (last token − first token) / (output tokens − 1). Streams with a known count of at least 2 only.
+    pub tpot: Option<Duration>,
+    /// The largest gap between two token-bearing reads of a stream with at least two of them.
+    pub longest_stall: Option<Duration>,
+    /// Prompt tokens, as upstream or the estimate has it.
+    pub input_tokens: Option<(u64, TokenSource)>,
+    /// Generated tokens, over all choices.
+    pub output_tokens: Option<(u64, TokenSource)>,
+    /// Prompt tokens that came from the prefix cache, where usage says so.
+    pub cached_tokens: Option<u64>,
+    /// Output tokens spent on reasoning, where usage says so.
+    pub reasoning_tokens: Option<u64>,
+    /// One per choice that finished.
+    pub finish_reasons: SmallVec<[FinishReason; 1]>,
+    /// vLLM's own queue time, where its per-request `metrics` object passed by.
+    pub queue: Option<Duration>,
+    /// The text that the observer kept since no usage was promised: to be counted off the forwarding path.
+    pub text: Option<EstimateText>,
+}
+
+/// What the token estimator needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EstimateText {
+    /// Generated text of all choices, in order of arrival.
+    pub output: String,
+    /// The text stops at the observer's cap: the estimate is a lower bound.
+    pub truncated: bool,
+}
+
+/// The `finish_reason` label: vLLM's set, closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// End of sequence or a stop string.
+    Stop,
+    /// `max_tokens` or the context length.
+    Length,
+    /// The model called a tool.
+    ToolCalls,
+    /// Aborted inside vLLM.
+    Abort,
+    /// vLLM's repetition detection.
+    Repetition,
+    /// A content filter.
+    ContentFilter,
+    /// Any word that vLLM has not used so far.
+    Other,
+}
+
+crate::outcome::labels!(FinishReason {
+    Stop => "stop",
+    Length => "length",
+    ToolCalls => "tool_calls",
+    Abort => "abort",
+    Repetition => "repetition",
+    ContentFilter => "content_filter",
+    Other => "other",
+});
+
+impl FinishReason {
+    /// From the wire's word.
+    #[must_use]
+    pub fn from_wire(word: &str) -> Self {
+        match word {
+            "stop" | "end_turn" | "stop_sequence" => Self::Stop,
+            "length" | "max_tokens" => Self::Length,
+            "tool_calls" | "function_call" | "tool_use" => Self::ToolCalls,
+            "abort" => Self::Abort,
+            "repetition" => Self::Repetition,
+            "content_filter" => Self::ContentFilter,
+            _ => Self::Other,
+        }
+    }
+}
