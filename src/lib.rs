@@ -3,8 +3,21 @@
 //! The modules stand in the order in which a request meets them: listen → proxy (guard, classify, headers, forward)
 //! → upstream → observe → record → metrics; admin beside them.
 
+pub mod admin;
+pub mod app;
 pub mod classify;
 pub mod config;
+pub mod drain;
+mod hop_by_hop;
+pub mod listen;
+mod log_limit;
+pub mod metrics;
 pub mod observe;
 pub mod outcome;
+pub mod proxy;
 pub mod record;
+pub mod task;
+pub mod tokens;
+pub mod track;
+pub mod upstream;
+pub mod worker;

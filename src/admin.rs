@@ -1,0 +1,156 @@
+//! The admin port: metrics, health, what is configured. On its own listener and its own thread, so that a scrape never
+//! holds up a stream.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::drain::{Drain, Stage, Trigger};
+use crate::metrics::Metrics;
+use crate::proxy::reply::Reply;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// A scraper sends its request at once.
+const HEADER_READ: Duration = Duration::from_secs(30);
+
+/// What the admin port answers from.
+#[derive(Debug)]
+pub struct Admin {
+    /// Rendered on each scrape.
+    pub metrics: Arc<Metrics>,
+    /// Ready until the end begins.
+    pub drain: Drain,
+    /// Lets `POST /drain` begin it.
+    pub leave: Trigger,
+    /// The effective configuration as TOML, secrets hidden.
+    pub config: String,
+    /// Others than loopback may read the configuration and drain.
+    pub allow_remote: bool,
+}
+
+impl Admin {
+    /// Serves until the process is over. Blocks the thread.
+    ///
+    /// # Errors
+    /// If the runtime cannot be had.
+    pub fn run(self, listener: TcpListener) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut over = self.drain.clone();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::select! {
+                () = accept(listener, Arc::new(self)) => {}
+                () = over.reached(Stage::Over) => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let trusted = self.allow_remote || peer.ip().to_canonical().is_loopback();
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/metrics" if read => match self.metrics.render() {
+                Ok(text) => plain(StatusCode::OK, EXPOSITION, text),
+                Err(error) => {
+                    tracing::error!(%error, "cannot render the metrics");
+                    problem(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "the metrics cannot be rendered",
+                    )
+                }
+            },
+            "/healthz" if read => plain(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" if read => match self.drain.stage() {
+                Stage::Running => plain(StatusCode::OK, TEXT, "ready\n"),
+                Stage::Leaving | Stage::Draining | Stage::Over => {
+                    plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")
+                }
+            },
+            "/version" if read => {
+                let version =
+                    serde_json::json!({"name": "tokenglass", "version": env!("CARGO_PKG_VERSION")});
+                plain(StatusCode::OK, "application/json", version.to_string())
+            }
+            "/config" if read && trusted => {
+                plain(StatusCode::OK, "application/toml", self.config.clone())
+            }
+            "/drain" if request.method() == Method::POST && trusted => {
+                self.leave.advance(Stage::Leaving);
+                plain(StatusCode::ACCEPTED, TEXT, "draining\n")
+            }
+            "/config" | "/drain" if !trusted => problem(
+                StatusCode::FORBIDDEN,
+                "for loopback only (admin.allow_remote)",
+            ),
+            "/metrics" | "/healthz" | "/readyz" | "/version" | "/config" | "/drain" => {
+                problem(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+            }
+            _ => problem(
+                StatusCode::NOT_FOUND,
+                "here are /metrics /healthz /readyz /version /config",
+            ),
+        }
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an admin connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        let service = ServiceBuilder::new()
+            .layer(CatchPanicLayer::new())
+            .service_fn(move |request: Request<Incoming>| {
+                let answer = admin.answer(&request, peer);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+        });
+    }
+}
+
+fn plain(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn problem(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    Reply::new(status, message).response(None).map(Full::new)
+}

@@ -1,0 +1,242 @@
+//! Wires everything together: the only place that knows all of it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::drain::{self, Drain, Stage, Trigger};
+use crate::listen::{accept, tls};
+use crate::metrics::Metrics;
+use crate::tokens::Estimator;
+use crate::upstream::{Connector, OpenConnections, TlsError};
+use crate::worker;
+
+/// Why the proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port is taken or not ours to take.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address as configured.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// TLS towards clients.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// TLS towards upstream.
+    #[error("upstream {url}: {source}")]
+    UpstreamTls {
+        /// The upstream.
+        url: String,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// Two families of one name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct App {
+    data: SocketAddr,
+    admin: SocketAddr,
+    metrics: Arc<Metrics>,
+    trigger: Trigger,
+    drain: Drain,
+    workers: Vec<JoinHandle<()>>,
+    /// Closed once the last worker has ended.
+    alive: mpsc::Receiver<()>,
+    ready_delay: Duration,
+    drain_timeout: Duration,
+}
+
+impl App {
+    /// Opens the ports and starts the threads. `shown` is what `/config` answers.
+    ///
+    /// # Errors
+    /// [`Error`], one line each; nothing is left running then.
+    pub fn start(config: Config, shown: String) -> Result<Self, Error> {
+        let open = OpenConnections::default();
+        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let connectors = connectors(&config, &open)?;
+        let listener = listen(config.server.listen, config.server.backlog)?;
+        let admin_listener = listen(config.admin.listen, 128)?;
+        let data = listener.local_addr()?;
+        let admin = admin_listener.local_addr()?;
+        let registry = prometheus::Registry::new();
+        let metrics = Arc::new(Metrics::new(&registry, open, config.observe.max_models)?);
+        let (trigger, drain) = drain::channel();
+
+        Admin {
+            metrics: Arc::clone(&metrics),
+            drain: drain.clone(),
+            leave: trigger.clone(),
+            config: shown,
+            allow_remote: config.admin.allow_remote,
+        }
+        .start(admin_listener)?;
+        let config = Arc::new(config);
+        let shared = worker::Shared {
+            estimator: estimator(&config, &metrics)?,
+            metrics: Arc::clone(&metrics),
+            connectors,
+            tls,
+            permits: Arc::new(Semaphore::new(config.server.max_connections)),
+            drain: drain.clone(),
+            config: Arc::clone(&config),
+        };
+        let (running, alive) = mpsc::channel(1);
+        let workers = (0..config.server.workers)
+            .map(|index| {
+                worker::spawn(
+                    index,
+                    shared.clone(),
+                    listener.try_clone()?,
+                    running.clone(),
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        tracing::info!(%data, %admin, workers = config.server.workers, upstream = %urls(&config), "listening");
+        Ok(Self {
+            data,
+            admin,
+            metrics,
+            trigger,
+            drain,
+            workers,
+            alive,
+            ready_delay: config.shutdown.ready_delay,
+            drain_timeout: config.shutdown.drain_timeout,
+        })
+    }
+
+    /// The data port, as bound.
+    #[must_use]
+    pub fn data(&self) -> SocketAddr {
+        self.data
+    }
+
+    /// The admin port, as bound.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The families.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What begins and follows the end.
+    #[must_use]
+    pub fn trigger(&self) -> Trigger {
+        self.trigger.clone()
+    }
+
+    /// Waits for `end` or for `POST /drain`, then drains: not ready, then no new connections, then the deadline. A
+    /// second `end` cuts it short. Returns whether everything had finished by itself.
+    pub async fn run_until<F: Future<Output = ()>>(mut self, mut end: impl FnMut() -> F) -> bool {
+        tokio::select! {
+            () = end() => {}
+            () = self.drain.reached(Stage::Leaving) => {}
+        }
+        self.trigger.advance(Stage::Leaving);
+        tracing::info!(timeout = ?self.drain_timeout, "draining");
+        let trigger = self.trigger.clone();
+        let (ready_delay, drain_timeout) = (self.ready_delay, self.drain_timeout);
+        let finished = tokio::select! {
+            finished = async {
+                tokio::time::sleep(ready_delay).await;
+                trigger.advance(Stage::Draining);
+                tokio::time::timeout(drain_timeout, self.alive.recv()).await.is_ok()
+            } => finished,
+            () = end() => false,
+        };
+        self.trigger.advance(Stage::Over);
+        self.join();
+        tracing::info!(finished, "stopped");
+        finished
+    }
+
+    fn join(&mut self) {
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.trigger.advance(Stage::Over);
+        self.join();
+    }
+}
+
+impl Admin {
+    fn start(self, listener: TcpListener) -> std::io::Result<()> {
+        std::thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || {
+                if let Err(error) = self.run(listener) {
+                    tracing::error!(%error, "the admin port cannot be served");
+                }
+            })?;
+        Ok(())
+    }
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> Result<TcpListener, Error> {
+    accept::bind(address, backlog).map_err(|source| Error::Listen { address, source })
+}
+
+fn connectors(config: &Config, open: &OpenConnections) -> Result<Vec<Connector>, Error> {
+    let upstream = &config.upstream;
+    upstream
+        .urls
+        .iter()
+        .map(|url| {
+            Connector::new(
+                url.clone(),
+                upstream.connect_timeout,
+                upstream.ca_file.as_deref(),
+                open.clone(),
+            )
+            .map_err(|source| Error::UpstreamTls {
+                url: url.to_string(),
+                source,
+            })
+        })
+        .collect()
+}
+
+fn urls(config: &Config) -> String {
+    let urls: Vec<_> = config
+        .upstream
+        .urls
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    urls.join(" ")
+}
+
+fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<Estimator>> {
+    if !config.tokens.estimate || !config.observe.enabled {
+        return Ok(None);
+    }
+    let _ = metrics;
+    Ok(None)
+}

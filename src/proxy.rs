@@ -1,0 +1,12 @@
+//! One request: guard → classify → forward → observe.
+
+pub mod body;
+pub mod error;
+pub mod forward;
+pub mod guard;
+pub mod reply;
+pub mod tee;
+pub mod tunnel;
+
+pub use body::ProxyBody;
+pub use forward::Proxy;

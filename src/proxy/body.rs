@@ -1,0 +1,207 @@
+//! The response body on its way to the client: forwarded as it comes, observed in passing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use tokio::time::Sleep;
+
+use super::tee::RequestBody;
+use crate::listen::Shared;
+use crate::outcome::End;
+use crate::track::Track;
+use crate::upstream::{Error, UpstreamBody};
+
+/// What hyper's server is given.
+#[derive(Debug)]
+pub enum ProxyBody {
+    /// An answer of our own.
+    Local(Full<Bytes>),
+    /// Upstream's.
+    Forward(Box<ForwardBody>),
+}
+
+/// Upstream's body, and what is known of it.
+#[derive(Debug)]
+pub struct ForwardBody {
+    upstream: UpstreamBody<RequestBody>,
+    track: Option<Track>,
+    shared: Arc<Shared>,
+    silence: Silence,
+    /// Upstream has cut the body; hyper is told once the client has what came before.
+    cut: Option<Error>,
+    cut_asked: bool,
+}
+
+/// How long upstream has said nothing.
+///
+/// One timer that is looked at when it fires, not moved with every frame.
+#[derive(Debug)]
+struct Silence {
+    since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    stall_after: Duration,
+    limit: Option<Duration>,
+}
+
+impl ForwardBody {
+    /// `limit` ends a silent body; `track` is `None` for what is not measured.
+    #[must_use]
+    pub fn new(
+        upstream: UpstreamBody<RequestBody>,
+        track: Option<Track>,
+        shared: Arc<Shared>,
+        stall_after: Duration,
+        limit: Option<Duration>,
+    ) -> Self {
+        let mut body = Self {
+            upstream,
+            track,
+            shared,
+            silence: Silence {
+                since: Instant::now(),
+                timer: None,
+                stall_after,
+                limit,
+            },
+            cut: None,
+            cut_asked: false,
+        };
+        if body.upstream.is_end_stream() {
+            body.finish(End::Complete, Instant::now());
+        }
+        body
+    }
+
+    fn finish(&mut self, end: End, now: Instant) {
+        if let Some(mut track) = self.track.take() {
+            track.finish(end, now);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            if self.cut.is_some() {
+                ready!(self.shared.poll_flushed(cx, &mut self.cut_asked));
+                return Poll::Ready(self.cut.take().map(Err));
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.upstream).poll_frame(cx) else {
+                ready!(self.poll_silence(cx));
+                self.upstream_is_silent();
+                continue;
+            };
+            let now = Instant::now();
+            match frame {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.silence.since = now;
+                        if let Some(track) = &mut self.track {
+                            track.data(data, now);
+                        }
+                    }
+                    if self.upstream.is_end_stream() {
+                        // hyper does not ask again once a length is reached.
+                        self.finish(End::Complete, now);
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Some(Err(error)) => {
+                    let end = if matches!(error, Error::RequestBody(_)) {
+                        End::ClientGone
+                    } else {
+                        End::UpstreamCut
+                    };
+                    tracing::debug!(%error, "a response body was cut");
+                    self.finish(end, now);
+                    self.cut = Some(error);
+                }
+                None => {
+                    self.finish(End::Complete, now);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    /// The idle limit is reached. Closing tells both sides that the stream is dead: a client gets the cut, vLLM aborts.
+    fn upstream_is_silent(&mut self) {
+        self.finish(End::Stalled, Instant::now());
+        self.cut = Some(Error::BrokenInBody(std::io::ErrorKind::TimedOut.into()));
+    }
+
+    /// Ready when the idle limit is reached; on the way there it marks a stall.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let silence = &mut self.silence;
+        let can_stall = self.track.as_ref().is_some_and(Track::can_stall);
+        if !can_stall && silence.limit.is_none() {
+            return Poll::Pending;
+        }
+        loop {
+            let silent = silence.since.elapsed();
+            if silence.limit.is_some_and(|limit| silent >= limit) {
+                return Poll::Ready(());
+            }
+            let stalled = can_stall && silent >= silence.stall_after;
+            if let Some(track) = &mut self.track
+                && stalled
+            {
+                track.set_stalled(true);
+            }
+            let next = match silence.limit {
+                Some(limit) if stalled || !can_stall => limit,
+                Some(limit) => limit.min(silence.stall_after),
+                None if stalled => return Poll::Pending,
+                None => silence.stall_after,
+            };
+            let deadline = tokio::time::Instant::from_std(silence.since + next);
+            let timer = silence
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+}
+
+impl Drop for ForwardBody {
+    fn drop(&mut self) {
+        self.shared.end_request();
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Self::Local(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+            Self::Forward(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Local(body) => body.is_end_stream(),
+            Self::Forward(body) => body.cut.is_none() && body.upstream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Local(body) => body.size_hint(),
+            Self::Forward(body) => body.upstream.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! One request's life: from its head to exactly one [`Record`], whatever ends it.
+//!
+//! A [`Track`] is made before the first await and moves into the response body, so that a client that leaves while
+//! upstream thinks is counted like any other: there is no exit that does not pass its `Drop`.
+
+mod recorder;
+mod request;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::response;
+use prometheus::local::LocalHistogram;
+use smallvec::SmallVec;
+
+pub use recorder::Recorder;
+pub use request::RequestWatch;
+
+use crate::classify::Endpoint;
+use crate::metrics::Fault;
+use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
+use crate::outcome::{End, ErrorType, Outcome, Phase};
+use crate::record::Record;
+
+/// Inter-token gaps are counted locally and flushed at least this often, so that a stream of minutes shows at once.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// One request that is being measured.
+#[derive(Debug)]
+pub struct Track {
+    recorder: Rc<Recorder>,
+    endpoint: Endpoint,
+    started: Instant,
+    request: Rc<RefCell<RequestWatch>>,
+    stage: Stage,
+    gaps: Option<Gaps>,
+    stalled: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    AwaitingHead,
+    /// The observer is gone once it has panicked.
+    Body {
+        observer: Option<Box<ResponseObserver>>,
+        facts: Box<RequestFacts>,
+        status: u16,
+        any_data: bool,
+    },
+    Recorded,
+}
+
+#[derive(Debug)]
+struct Gaps {
+    local: LocalHistogram,
+    flushed: Instant,
+}
+
+impl Track {
+    /// A request head was received at `started`.
+    #[must_use]
+    pub fn new(recorder: Rc<Recorder>, endpoint: Endpoint, started: Instant) -> Self {
+        let request = Rc::new(RefCell::new(RequestWatch::new(
+            Rc::clone(&recorder),
+            endpoint,
+        )));
+        Self {
+            recorder,
+            endpoint,
+            started,
+            request,
+            stage: Stage::AwaitingHead,
+            gaps: None,
+            stalled: false,
+        }
+    }
+
+    /// What is to watch the request body.
+    #[must_use]
+    pub fn request(&self) -> Rc<RefCell<RequestWatch>> {
+        Rc::clone(&self.request)
+    }
+
+    /// The response head has come.
+    pub fn head(&mut self, head: &response::Parts) {
+        let facts = self.request.borrow_mut().settle();
+        let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
+        let facts_of_head = HeadFacts {
+            status: head.status.as_u16(),
+            content_type: value(CONTENT_TYPE),
+            content_encoding: value(CONTENT_ENCODING),
+        };
+        let observer = self.recorder.contain(|| {
+            ResponseObserver::new(
+                self.endpoint,
+                facts.clone(),
+                &facts_of_head,
+                self.recorder.limits(),
+                self.started,
+                self.recorder.estimates(),
+            )
+        });
+        self.stage = Stage::Body {
+            observer: observer.map(Box::new),
+            facts: Box::new(facts),
+            status: head.status.as_u16(),
+            any_data: false,
+        };
+    }
+
+    /// A piece of the response body passes.
+    pub fn data(&mut self, bytes: &[u8], now: Instant) {
+        self.set_stalled(false);
+        let Stage::Body {
+            observer,
+            facts,
+            any_data,
+            ..
+        } = &mut self.stage
+        else {
+            return;
+        };
+        *any_data = true;
+        let Some(watching) = observer else {
+            return;
+        };
+        let mut closed: SmallVec<[crate::observe::Gap; 2]> = SmallVec::new();
+        let seen = catch_unwind(AssertUnwindSafe(|| {
+            watching.data(bytes, now, &mut |gap| closed.push(gap))
+        }));
+        if seen.is_err() {
+            self.recorder.fault(Fault::Panic);
+            *observer = None;
+            return;
+        }
+        if closed.is_empty() {
+            return;
+        }
+        let gaps = match &mut self.gaps {
+            Some(gaps) => gaps,
+            empty => {
+                let model = self
+                    .recorder
+                    .label(watching.served_model(), facts.model.as_deref());
+                let series = self.recorder.series(&model, self.endpoint, true);
+                empty.insert(Gaps {
+                    local: self
+                        .recorder
+                        .metrics()
+                        .itl
+                        .with_label_values(&series.labels())
+                        .local(),
+                    flushed: now,
+                })
+            }
+        };
+        for gap in closed {
+            for _ in 0..gap.count {
+                gaps.local.observe(gap.length.as_secs_f64());
+            }
+        }
+        if now.saturating_duration_since(gaps.flushed) >= FLUSH {
+            gaps.local.flush();
+            gaps.flushed = now;
+        }
+    }
+
+    /// The stream has been silent for long, or speaks again.
+    pub fn set_stalled(&mut self, stalled: bool) {
+        if self.stalled == stalled {
+            return;
+        }
+        self.stalled = stalled;
+        let model = self.recorder.label(None, self.model());
+        let series = self.recorder.series(&model, self.endpoint, true);
+        let gauge = self
+            .recorder
+            .metrics()
+            .stalled
+            .with_label_values(&series.labels());
+        if stalled { gauge.inc() } else { gauge.dec() }
+    }
+
+    /// Whether silence of this response is a stall: it is a stream whose end has not been seen.
+    #[must_use]
+    pub fn can_stall(&self) -> bool {
+        match &self.stage {
+            Stage::Body {
+                facts, observer, ..
+            } => facts.stream && observer.as_ref().is_none_or(|o| !o.done()),
+            Stage::AwaitingHead | Stage::Recorded => false,
+        }
+    }
+
+    fn model(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Body { facts, .. } => facts.model.as_deref(),
+            Stage::AwaitingHead | Stage::Recorded => None,
+        }
+    }
+
+    /// It ended without a response from upstream.
+    pub fn fail(mut self, outcome: Outcome) {
+        self.conclude(outcome);
+    }
+
+    /// The response body has ended, at `now`.
+    pub fn finish(&mut self, end: End, now: Instant) {
+        self.set_stalled(false);
+        if let Some(gaps) = &self.gaps {
+            gaps.local.flush();
+        }
+        let stage = std::mem::replace(&mut self.stage, Stage::Recorded);
+        let Stage::Body {
+            observer,
+            facts,
+            status,
+            any_data,
+        } = stage
+        else {
+            self.stage = stage;
+            return;
+        };
+        let record = observer
+            .and_then(|observer| {
+                let faults = observer.faults();
+                if faults > 0 {
+                    self.recorder.faults(Fault::Unreadable, faults);
+                }
+                self.recorder.contain(|| observer.finish(end, now))
+            })
+            .unwrap_or_else(|| {
+                // The observer broke. The forwarding path still knows how the request ended.
+                let outcome = match end {
+                    End::Complete if status < 400 => Outcome::Success,
+                    End::Complete => Outcome::Error(ErrorType::ProxyError),
+                    End::UpstreamCut => Outcome::Error(ErrorType::UpstreamReset),
+                    End::Stalled => Outcome::Error(ErrorType::StreamStalled),
+                    End::ClientGone if any_data => Outcome::Cancelled(Phase::Streaming),
+                    End::ClientGone => Outcome::Cancelled(Phase::BeforeFirstToken),
+                };
+                bare(self.endpoint, &facts, outcome, self.started, now)
+            });
+        self.recorder
+            .record(record, self.request.borrow_mut().leave());
+    }
+
+    fn conclude(&mut self, outcome: Outcome) {
+        if !matches!(self.stage, Stage::AwaitingHead) {
+            return;
+        }
+        self.stage = Stage::Recorded;
+        let facts = self.request.borrow_mut().settle();
+        let record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
+        self.recorder
+            .record(record, self.request.borrow_mut().leave());
+    }
+}
+
+impl Drop for Track {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::AwaitingHead => self.conclude(Outcome::Cancelled(Phase::BeforeHead)),
+            Stage::Body { .. } => self.finish(End::ClientGone, Instant::now()),
+            Stage::Recorded => {}
+        }
+    }
+}
+
+/// A record of which nothing is known but its end.
+fn bare(
+    endpoint: Endpoint,
+    facts: &RequestFacts,
+    outcome: Outcome,
+    started: Instant,
+    now: Instant,
+) -> Record {
+    Record {
+        endpoint,
+        stream: facts.stream,
+        outcome,
+        served_model: None,
+        requested_model: facts.model.clone(),
+        duration: now.saturating_duration_since(started),
+        ttft: None,
+        first_answer: None,
+        tpot: None,
+        longest_stall: None,
+        input_tokens: None,
+        output_tokens: None,
+        cached_tokens: None,
+        reasoning_tokens: None,
+        finish_reasons: SmallVec::new(),
+        queue: None,
+        text: None,
+    }
+}

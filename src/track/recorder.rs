@@ -1,0 +1,159 @@
+//! Where one worker's tracks end: its cache of resolved series, the estimator, the shared metrics.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::classify::Endpoint;
+use crate::config::Config;
+use crate::metrics::{Fault, Metrics, Series, labels};
+use crate::observe::Limits;
+use crate::record::Record;
+use crate::tokens::{Estimator, Job, PromptCell};
+
+type Key = (Box<str>, Endpoint, bool);
+
+/// One per worker.
+#[derive(Debug)]
+pub struct Recorder {
+    metrics: Arc<Metrics>,
+    estimator: Option<Estimator>,
+    series: RefCell<HashMap<Key, Rc<Series>>>,
+    limits: Limits,
+    max_request_body: usize,
+    stall_after: Duration,
+    /// Faults are counted always and logged once of each kind, or one odd client fills the disk.
+    logged: Cell<u8>,
+}
+
+impl Recorder {
+    /// A recorder on shared metrics.
+    #[must_use]
+    pub fn new(config: &Config, metrics: Arc<Metrics>, estimator: Option<Estimator>) -> Rc<Self> {
+        Rc::new(Self {
+            metrics,
+            estimator,
+            series: RefCell::default(),
+            limits: Limits {
+                event: config.observe.max_event,
+                body: config.observe.max_response_body,
+                text: config.tokens.max_text,
+            },
+            max_request_body: config.observe.max_request_body,
+            stall_after: config.observe.stall_after,
+            logged: Cell::new(0),
+        })
+    }
+
+    /// The families.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Silence that makes a stream stalled.
+    #[must_use]
+    pub fn stall_after(&self) -> Duration {
+        self.stall_after
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn estimates(&self) -> bool {
+        self.estimator.is_some()
+    }
+
+    pub(super) fn max_request_body(&self) -> usize {
+        self.max_request_body
+    }
+
+    /// Runs a piece of the observer. A bug in it must cost a measurement, never a request.
+    pub(super) fn contain<T>(&self, observe: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(observe))
+            .map_err(|_panic| self.fault(Fault::Panic))
+            .ok()
+    }
+
+    pub(super) fn fault(&self, fault: Fault) {
+        self.faults(fault, 1);
+    }
+
+    pub(super) fn faults(&self, fault: Fault, count: u32) {
+        self.metrics
+            .faults
+            .with_label_values(&[fault.as_label()])
+            .inc_by(u64::from(count));
+        let bit = 1 << fault as u8;
+        if self.logged.get() & bit == 0 {
+            self.logged.set(self.logged.get() | bit);
+            tracing::warn!(
+                reason = fault.as_label(),
+                "the observer could not measure something; the traffic goes on"
+            );
+        }
+    }
+
+    /// The label for a model by what upstream has called it, or by what the client has.
+    pub(super) fn label<'a>(
+        &self,
+        served: Option<&'a str>,
+        requested: Option<&'a str>,
+    ) -> Cow<'a, str> {
+        match (served, requested) {
+            (Some(name), _) if self.metrics.models.admit(name) => Cow::Borrowed(name),
+            (None, Some(name)) if self.metrics.models.knows(name) => Cow::Borrowed(name),
+            _ => Cow::Borrowed(labels::OTHER),
+        }
+    }
+
+    /// The resolved series.
+    pub(super) fn series(&self, model: &str, endpoint: Endpoint, stream: bool) -> Rc<Series> {
+        let key = (Box::from(model), endpoint, stream);
+        if let Some(series) = self.series.borrow().get(&key) {
+            return Rc::clone(series);
+        }
+        let series = Rc::new(Series::new(&self.metrics, model, endpoint, stream));
+        self.series.borrow_mut().insert(key, Rc::clone(&series));
+        series
+    }
+
+    /// Starts counting a prompt, off this thread.
+    pub(super) fn estimate_prompt(
+        &self,
+        endpoint: Endpoint,
+        body: Bytes,
+    ) -> Option<Arc<PromptCell>> {
+        let estimator = self.estimator.as_ref()?;
+        let cell = Arc::new(PromptCell::default());
+        estimator.prompt(endpoint, body, Arc::clone(&cell));
+        Some(cell)
+    }
+
+    /// Counts a finished request; its tokens a little later, if they must be estimated.
+    pub(super) fn record(&self, mut record: Record, prompt: Option<Arc<PromptCell>>) {
+        let label = self.metrics.model_label(&record).to_owned();
+        let series = self.series(&label, record.endpoint, record.stream);
+        self.metrics.record(&record, &series);
+        if record.text.is_some()
+            && record.output_tokens.is_none()
+            && let Some(estimator) = &self.estimator
+        {
+            match estimator.finish(Job { record, prompt }) {
+                Ok(()) => return,
+                Err(job) => {
+                    self.fault(Fault::EstimateDropped);
+                    record = job.record;
+                }
+            }
+        }
+        self.metrics.record_tokens(&record, &label);
+    }
+}
