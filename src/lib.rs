@@ -4,7 +4,9 @@
 //! → upstream → observe → record → metrics; admin beside them.
 
 pub mod classify;
+pub mod cli;
 pub mod config;
 pub mod observe;
 pub mod outcome;
 pub mod record;
+pub mod telemetry;
