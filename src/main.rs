@@ -8,7 +8,7 @@ use tokenglass::cli::{self, Command, Failure};
 use tokenglass::config::{self, Loaded, Sources};
 use tokenglass::telemetry;
 
-// glibc's malloc keeps what bursts of streams leave behind; a feature, because musl builds and sanitizers want their own.
+// A feature, so that sanitizers, heap profilers and odd platforms can have the system's allocator.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -81,10 +81,12 @@ impl Handle {
     }
 }
 
+/// Spaces after commas, which people write and `EnvFilter` takes for part of the directive, are dropped.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    let directives: Vec<_> = level.split(',').map(str::trim).collect();
     EnvFilter::builder()
         .with_default_directive(LevelFilter::ERROR.into())
-        .parse(level)
+        .parse(directives.join(","))
 }
 
 /// Whether `level` is a filter, and one that its writer meant: `EnvFilter` takes any bare word for a target and logs
@@ -130,6 +132,7 @@ mod tests {
             "off",
             "tokenglass=debug,info",
             "warn, tokenglass::observe=trace",
+            "tokenglass[request{model}]=debug",
         ] {
             assert_eq!(check_filter(level), Ok(()), "{level}");
         }

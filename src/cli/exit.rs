@@ -27,8 +27,6 @@ pub fn exit(result: Result<(), Failure>) -> ExitCode {
             errors.problems().iter().map(ToString::to_string).collect(),
             ExitCode::from(CONFIG),
         ),
-        // The reader of our output is gone (`| head`): that is its way to say that it has enough.
-        Err(Failure::Runtime(error)) if is_broken_pipe(&error) => return ExitCode::SUCCESS,
         Err(Failure::Runtime(error)) => (vec![one_line(&error)], ExitCode::FAILURE),
     };
     let mut stderr = io::stderr().lock();
@@ -44,12 +42,6 @@ pub fn exit(result: Result<(), Failure>) -> ExitCode {
 pub fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// The chain of causes in one line, each said once.

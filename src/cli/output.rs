@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -50,9 +51,9 @@ pub fn completions(shell: Shell) -> Result<(), Failure> {
 
 fn print(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text)
-        .and_then(|()| stdout.flush())
-        .map_err(anyhow::Error::from)?;
-    Ok(())
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        // The reader is gone (`| head`): that is its way to say that it has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written.context("cannot write to stdout")?),
+    }
 }

@@ -20,14 +20,11 @@ pub(super) const CONFIG: &str = "TOKENGLASS_CONFIG";
 pub(super) fn ours(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(String, OsString)> {
-    let mut ours: Vec<_> = environment
+    environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
-        .collect();
-    // The system's order is none; errors should come in the same order every time.
-    ours.sort();
-    ours
+        .collect()
 }
 
 pub(super) fn read(ours: &[(String, OsString)], problems: &mut Vec<Problem>) -> Vec<Entry> {

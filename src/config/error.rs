@@ -56,6 +56,18 @@ pub(crate) fn reason(error: &io::Error) -> String {
 
 // === impl Place ===
 
+impl Place {
+    /// As a person reads: the file from the top, the environment by name, flags.
+    pub(super) fn order(&self) -> (u8, Option<(usize, usize)>, &str) {
+        match self {
+            Self::File { at, .. } => (0, *at, ""),
+            Self::Environment { variable } => (1, None, variable),
+            Self::Flag { flag } => (2, None, flag),
+            Self::Default => (3, None, ""),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,7 +114,7 @@ impl Errors {
         }
     }
 
-    /// In the order file, environment, flags, then what only shows in the whole.
+    /// The file's from the top, then the environment's by name, then the flags'.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.0

@@ -72,9 +72,7 @@ pub(super) fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Vec
         let message = error.message().replace('\n', " ");
         reader.problem(error.span().unwrap_or_default(), message);
     }
-    // The table is sorted by name, a person reads from the top.
-    reader.problems.sort_by_key(|(start, _)| *start);
-    problems.extend(reader.problems.into_iter().map(|(_, problem)| problem));
+    problems.append(&mut reader.problems);
     reader.entries
 }
 
@@ -82,7 +80,7 @@ struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     entries: Vec<Entry>,
-    problems: Vec<(usize, Problem)>,
+    problems: Vec<Problem>,
 }
 
 // === impl Reader ===
@@ -159,8 +157,7 @@ impl Reader<'_> {
             path: self.path.to_owned(),
             at,
         };
-        self.problems
-            .push((span.start, Problem::new(place, message)));
+        self.problems.push(Problem::new(place, message));
     }
 
     /// Line and column, from 1, in characters.

@@ -67,7 +67,7 @@ pub(super) static KEYS: &[Key] = &[
     key!(log.format: Format),
 ];
 
-/// By its dotted name. Takes a literal: a name that is not in the table is found by the first test.
+/// The row of a key.
 pub(super) fn index(section: &str, name: &str) -> Option<usize> {
     KEYS.iter()
         .position(|key| key.section == section && key.name == name)

@@ -109,6 +109,7 @@ impl Sources {
             }
         }
         let config = check::whole(draft, &origins, &broken, &mut problems);
+        problems.sort_by(|a, b| a.place.order().cmp(&b.place.order()));
         Errors::unless_empty(problems)?;
         Ok(Loaded {
             config,

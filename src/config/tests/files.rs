@@ -41,7 +41,7 @@ fn a_file_that_cannot_be_read_is_one_clear_error() {
 fn a_file_without_permission() {
     let refused = why(|path| {
         fs::write(path, "").unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     });
     // root may read everything.
     assert!(refused.is_none_or(|why| why == "cannot be read: permission denied"));

@@ -106,11 +106,11 @@ fn all_mistakes_of_all_layers_are_told_from_the_top() {
     assert_eq!(
         lines(&errors),
         [
-            "x.toml:5:1: unknown key \"server.workrs\", did you mean \"server.workers\"?",
-            "TOKENGLASS_SERVER__WORKRS: unknown variable, did you mean TOKENGLASS_SERVER__WORKERS?",
             "x.toml:2:7: upstream.url: unknown scheme \"ftp\": expected http://host:port, https://host:port or unix:/path",
+            "x.toml:5:1: unknown key \"server.workrs\", did you mean \"server.workers\"?",
             "x.toml:6:10: server.listen: expected an IP address and port such as \"0.0.0.0:8080\", found integer 5",
             "TOKENGLASS_LOG__FORMAT: expected \"auto\", \"text\" or \"json\", found \"xml\"",
+            "TOKENGLASS_SERVER__WORKRS: unknown variable, did you mean TOKENGLASS_SERVER__WORKERS?",
             "--admin: expected an IP address and port such as \"0.0.0.0:8080\", found \"nowhere\"",
         ]
     );
