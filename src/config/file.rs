@@ -147,7 +147,6 @@ impl Reader<'_> {
         Value {
             form,
             at: Some(self.position(value.span().start)),
-            secret: false,
         }
     }
 

@@ -137,21 +137,25 @@ impl Sources {
 fn apply(entry: Entry, draft: &mut Draft, origins: &mut Origins) -> Vec<Problem> {
     let Entry {
         key: index,
-        mut value,
+        value,
         origin,
     } = entry;
     let Some(key) = KEYS.get(index) else {
         return Vec::new();
     };
-    if key.secret {
-        value.keep_secret();
-    }
     let Err(mistakes) = (key.write)(draft, &value) else {
         origins.set(index, origin);
         return Vec::new();
     };
     mistakes
         .into_iter()
+        .map(|mistake| {
+            if key.secret {
+                mistake.hidden()
+            } else {
+                mistake
+            }
+        })
         .map(|mistake| match origin.place() {
             Place::File { path, at } => {
                 let place = Place::File {

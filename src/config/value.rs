@@ -8,8 +8,6 @@ pub(super) struct Value {
     pub(super) form: Form,
     /// Line and column in the file, from 1; items of a list have their own.
     pub(super) at: Option<(usize, usize)>,
-    /// Is not to be repeated in an error message.
-    pub(super) secret: bool,
 }
 
 /// The form tells TOML, which has types, from the environment and flags, which have words only.
@@ -44,7 +42,6 @@ impl Value {
         Self {
             form: Form::Word(word.into()),
             at: None,
-            secret: false,
         }
     }
 
@@ -53,7 +50,6 @@ impl Value {
         Self {
             form: Form::List(items),
             at: None,
-            secret: false,
         }
     }
 
@@ -85,20 +81,12 @@ impl Value {
     pub(super) fn unexpected(&self, expected: impl fmt::Display) -> Vec<Mistake> {
         self.mistake(format!("expected {expected}, found {self}"))
     }
-
-    pub(super) fn keep_secret(&mut self) {
-        self.secret = true;
-        if let Form::List(items) = &mut self.form {
-            items.iter_mut().for_each(Self::keep_secret);
-        }
-    }
 }
 
 /// As an error message says it: `string "four"`.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.form {
-            Form::Word(_) | Form::Text(_) if self.secret => f.write_str("a hidden value"),
             Form::Word(word) => write!(f, "{word:?}"),
             Form::Text(text) => write!(f, "string {text:?}"),
             Form::Integer(Some(number)) => write!(f, "integer {number}"),
@@ -106,6 +94,18 @@ impl fmt::Display for Value {
             Form::Boolean(value) => write!(f, "boolean {value}"),
             Form::List(_) => f.write_str("a list"),
             Form::Other(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+// === impl Mistake ===
+
+impl Mistake {
+    /// Without what was written, which most messages repeat in one form or another.
+    pub(super) fn hidden(self) -> Self {
+        Self {
+            message: "is not valid (not repeated here, since it is secret)".to_owned(),
+            ..self
         }
     }
 }
