@@ -8,10 +8,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::Admin;
-use crate::config::Config;
+use crate::config::{self, Config, Loaded};
 use crate::drain::{self, Drain, Stage, Trigger};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
+use crate::reload;
+use crate::signals::Signals;
+use crate::telemetry;
 use crate::tokens::Estimator;
 use crate::upstream::{Connector, OpenConnections, TlsError};
 use crate::worker;
@@ -44,6 +47,27 @@ pub enum Error {
     /// Two families of one name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+}
+
+/// Runs the proxy until it is told to end.
+///
+/// # Errors
+/// [`Error`] if it cannot start.
+pub fn run(loaded: Loaded, log: &telemetry::Handle) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let app = App::start(loaded.config.clone(), config::show(&loaded))?;
+        let mut signals = Signals::new()?;
+        let metrics = Arc::clone(app.metrics());
+        let reloads = reload::watch(loaded, log, &metrics);
+        tokio::select! {
+            _finished = app.run_until(async || signals.end().await) => {}
+            () = reloads => {}
+        }
+        Ok(())
+    })
 }
 
 /// A running proxy.
@@ -147,7 +171,7 @@ impl App {
 
     /// Waits for `end` or for `POST /drain`, then drains: not ready, then no new connections, then the deadline. A
     /// second `end` cuts it short. Returns whether everything had finished by itself.
-    pub async fn run_until<F: Future<Output = ()>>(mut self, mut end: impl FnMut() -> F) -> bool {
+    pub async fn run_until(mut self, mut end: impl AsyncFnMut()) -> bool {
         tokio::select! {
             () = end() => {}
             () = self.drain.reached(Stage::Leaving) => {}

@@ -1,4 +1,40 @@
-//! The validated configuration. Raw forms (file, environment, flags) are turned into it by [`raw`].
+//! The validated configuration, and the way to it.
+//!
+//! Two stages. What was written (`file`, `environment`, flags) becomes a raw value with the place where it stands;
+//! one table, `keys`, says for each key what it may be and where in [`Config`] it goes; `check` then looks at what only
+//! shows in the whole. Nothing outside this module ever sees a raw form.
+//!
+//! A new key is a field here, its default in `default.rs`, a line in `keys.rs` and a line in `config/tokenglass.toml`;
+//! a test fails where one of them is missing.
+
+mod check;
+mod default;
+mod environment;
+mod error;
+mod file;
+mod key;
+mod keys;
+mod kind;
+mod load;
+mod origin;
+mod show;
+mod suggest;
+mod units;
+mod upstream_url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::check::check_files;
+pub use self::error::{Errors, Place, Problem};
+pub use self::load::{Loaded, Sources};
+pub use self::origin::{Origin, Origins};
+pub use self::show::show;
+pub use self::upstream_url::UrlError;
+
+pub(crate) use self::error::reason;
+pub(crate) use self::suggest::nearest;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,1 +1,39 @@
-fn main() {}
+//! Parse, load, start; everything else is in the library.
+
+use std::env;
+use std::process::ExitCode;
+
+use tokenglass::cli::{self, Command, Failure};
+use tokenglass::config::{self, Loaded, Sources};
+use tokenglass::{app, demo, telemetry};
+
+// A feature, so that sanitizers, heap profilers and odd platforms can have the system's allocator.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(env::args_os(), env::vars_os()) {
+        Ok(command) => command,
+        Err(error) => return cli::usage(&error),
+    };
+    cli::exit(match command {
+        Command::Run(sources) => start(&sources, |loaded, log| Ok(app::run(loaded, &log)?)),
+        Command::Demo { sources, duration } => {
+            start(&sources, |loaded, log| Ok(demo::run(loaded, &log, duration)?))
+        }
+        Command::Validate(sources) => cli::validate(&sources),
+        Command::Config(sources) => cli::config(&sources),
+        Command::Completions(shell) => cli::completions(shell),
+    })
+}
+
+fn start(
+    sources: &Sources,
+    run: impl FnOnce(Loaded, telemetry::Handle) -> anyhow::Result<()>,
+) -> Result<(), Failure> {
+    let loaded = sources.load()?;
+    config::check_files(&loaded)?;
+    let log = telemetry::init(&loaded.config.log).map_err(anyhow::Error::from)?;
+    Ok(run(loaded, log)?)
+}

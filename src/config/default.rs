@@ -1,0 +1,73 @@
+//! The defaults. `config/tokenglass.toml` says the same, with the reasons; a test compares the two.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::{
+    Admin, Config, Log, LogFormat, Observe, Server, Shutdown, Tokens, Upstream, UpstreamUrl,
+};
+
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// More threads than this are a slip.
+pub(super) const MOST_WORKERS: usize = 1024;
+
+/// One worker a core, as far as the process may use them: cgroup quotas and affinity count.
+pub(super) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS))
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: Server {
+                listen: SocketAddr::new(ANYWHERE, 8080),
+                workers: workers(),
+                max_connections: 16_384,
+                backlog: 1024,
+                header_read_timeout: Duration::from_secs(75),
+                max_headers: 100,
+                max_header_bytes: 64 << 10,
+                max_body_bytes: 0,
+                tls: None,
+            },
+            upstream: Upstream {
+                urls: vec![UpstreamUrl::Http {
+                    host: "127.0.0.1".to_owned(),
+                    port: 8000,
+                }],
+                connect_timeout: Duration::from_secs(3),
+                head_timeout: Some(Duration::from_secs(600)),
+                idle_timeout: Some(Duration::from_secs(600)),
+                pool_idle_timeout: Duration::from_millis(3500),
+                pool_max_idle: 512,
+                ca_file: None,
+            },
+            admin: Admin {
+                listen: SocketAddr::new(ANYWHERE, 9101),
+                allow_remote: false,
+            },
+            observe: Observe {
+                enabled: true,
+                max_request_body: 4 << 20,
+                max_response_body: 1 << 20,
+                max_event: 1 << 20,
+                stall_after: Duration::from_secs(10),
+                max_models: 200,
+            },
+            tokens: Tokens {
+                estimate: true,
+                max_text: 256 << 10,
+                queue: 1024,
+            },
+            shutdown: Shutdown {
+                ready_delay: Duration::ZERO,
+                drain_timeout: Duration::from_secs(300),
+            },
+            log: Log {
+                level: "info".to_owned(),
+                format: LogFormat::Auto,
+            },
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The binary as a shell sees it: exit status, stdout, stderr.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+fn tokenglass(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenglass"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn version_and_help_are_no_failures() {
+    let version = tokenglass(&["--version"]).output().unwrap();
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(
+        stdout(&version),
+        format!("tokenglass {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let help = tokenglass(&["--help"]).output().unwrap();
+    assert_eq!(help.status.code(), Some(0));
+    for word in ["--listen", "--upstream", "demo", "validate", "completions"] {
+        assert!(stdout(&help).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn usage_is_2() {
+    let output = tokenglass(&["--lisen", "x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--listen"), "{}", stderr(&output));
+    assert_eq!(
+        tokenglass(&["serve"]).output().unwrap().status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_wrong_configuration_is_78_with_a_line_for_each_mistake() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("x.toml");
+    fs::write(&file, "\n\nupstraem = 1\n[server]\nworkers = \"four\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let want = format!(
+        "tokenglass: {file}:3:1: unknown key \"upstraem\", did you mean \"upstream\"?\n\
+         tokenglass: {file}:5:11: server.workers: expected a whole number from 0 to 1024, found string \"four\"\n"
+    );
+    for arguments in [
+        ["validate", "--config", file],
+        ["config", "--config", file],
+        ["run", "--config", file],
+        ["--listen=127.0.0.1:0", "--config", file],
+    ] {
+        let output = tokenglass(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}");
+        assert_eq!(stderr(&output), want, "{arguments:?}");
+        assert_eq!(stdout(&output), "");
+    }
+    let by_environment = tokenglass(&["validate"])
+        .env("TOKENGLASS_CONFIG", file)
+        .output()
+        .unwrap();
+    assert_eq!(stderr(&by_environment), want);
+}
+
+#[test]
+fn validate_says_ok() {
+    let output = tokenglass(&["validate"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        stdout(&output),
+        "ok: no file, defaults and environment only\n"
+    );
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/tokenglass.toml");
+    let output = tokenglass(&["validate", "--config", file])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), format!("ok: {file}\n"));
+}
+
+#[test]
+fn validate_looks_for_the_files_that_are_named() {
+    let output = tokenglass(&["validate"])
+        .env("TOKENGLASS_UPSTREAM__CA_FILE", "/nonexistent/ca.pem")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(
+        stderr(&output),
+        "tokenglass: TOKENGLASS_UPSTREAM__CA_FILE: upstream.ca_file: \
+         cannot read /nonexistent/ca.pem: no such file or directory\n"
+    );
+}
+
+#[test]
+fn config_prints_where_each_value_came_from() {
+    let output = tokenglass(&["config", "--listen", "127.0.0.1:1"])
+        .env("TOKENGLASS_SERVER__WORKERS", "3")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let lines = stdout(&output);
+    let has = |setting: &str, origin: &str| {
+        lines
+            .lines()
+            .any(|line| line.starts_with(setting) && line.ends_with(origin))
+    };
+    assert!(
+        has("listen = \"127.0.0.1:1\" ", "# from flag --listen"),
+        "{lines}"
+    );
+    assert!(
+        has(
+            "workers = 3 ",
+            "# from environment TOKENGLASS_SERVER__WORKERS"
+        ),
+        "{lines}"
+    );
+    assert!(has("pool_max_idle = 512 ", "# from default"), "{lines}");
+}
+
+#[test]
+fn completions_for_every_shell_and_for_a_reader_that_leaves() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = tokenglass(&["completions", shell]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(stdout(&output).contains("tokenglass"), "{shell}");
+    }
+    for arguments in [
+        ["completions", "zsh"].as_slice(),
+        &["config"],
+        &["validate"],
+        &["--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = tokenglass(arguments).stdout(writer).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert_eq!(stderr(&output), "", "{arguments:?}");
+    }
+}
