@@ -8,3 +8,4 @@ pub mod config;
 pub mod observe;
 pub mod outcome;
 pub mod record;
+pub mod tokens;

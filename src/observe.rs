@@ -5,7 +5,7 @@
 
 mod body;
 mod error;
-mod json;
+pub(crate) mod json;
 mod openai;
 mod progress;
 pub mod request;

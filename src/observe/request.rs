@@ -34,7 +34,12 @@ pub struct RequestTee {
     limit: usize,
     length: usize,
     frames: SmallVec<[Bytes; 1]>,
+    /// Everything so far, once there were `MANY` frames: a body in single bytes must not cost 32 bytes for each.
+    joined: BytesMut,
 }
+
+/// Frames that are kept as they are.
+const MANY: usize = 64;
 
 /// The body, lenient in every field.
 #[derive(Debug, Default, Deserialize)]
@@ -152,6 +157,7 @@ impl RequestTee {
             limit,
             length: 0,
             frames: SmallVec::new(),
+            joined: BytesMut::new(),
         }
     }
 
@@ -163,24 +169,23 @@ impl RequestTee {
         self.length = self.length.saturating_add(frame.len());
         if self.length > self.limit {
             self.frames = SmallVec::new();
-        } else {
+            self.joined = BytesMut::new();
+        } else if self.frames.len() < MANY && self.joined.is_empty() {
             self.frames.push(frame.clone());
+        } else {
+            self.join();
+            self.joined.extend_from_slice(frame);
         }
     }
 
     /// The body has passed: what it said, and the body itself for the prompt estimate where it was kept whole.
     #[must_use]
     pub fn finish(mut self) -> (RequestFacts, Option<Bytes>) {
-        let body = match self.frames.len() {
-            0 => return (RequestFacts::default(), None),
-            1 => self.frames.remove(0),
-            _ => {
-                let mut joined = BytesMut::with_capacity(self.length);
-                self.frames
-                    .iter()
-                    .for_each(|frame| joined.extend_from_slice(frame));
-                joined.freeze()
-            }
+        let body = if self.frames.len() == 1 {
+            self.frames.remove(0)
+        } else {
+            self.join();
+            self.joined.freeze()
         };
         // Audio comes as multipart: not worth a parser for the model's name, which the answer tells too.
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -189,6 +194,17 @@ impl RequestTee {
         match RequestFacts::read(self.endpoint, &body) {
             Some(facts) => (facts, Some(body)),
             None => (RequestFacts::default(), None),
+        }
+    }
+}
+
+impl RequestTee {
+    fn join(&mut self) {
+        if !self.frames.is_empty() {
+            self.joined.reserve(self.length);
+        }
+        for frame in self.frames.drain(..) {
+            self.joined.extend_from_slice(&frame);
         }
     }
 }

@@ -12,14 +12,15 @@ use super::json::{Count, Field, Number, Object, Text, any};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Usage {
-    #[serde(alias = "input_tokens")]
+    // No aliases: a server that says both would be a duplicate key, and that fails the event.
     prompt_tokens: Count,
-    #[serde(alias = "output_tokens")]
+    input_tokens: Count,
     completion_tokens: Count,
-    #[serde(alias = "input_tokens_details")]
+    output_tokens: Count,
     prompt_tokens_details: Object<PromptDetails>,
-    #[serde(alias = "output_tokens_details")]
+    input_tokens_details: Object<PromptDetails>,
     completion_tokens_details: Object<CompletionDetails>,
+    output_tokens_details: Object<CompletionDetails>,
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
 }
@@ -98,27 +99,30 @@ impl Usage {
     pub(crate) fn input(&self) -> Option<u64> {
         let cache = self.cache_read_input_tokens.0.unwrap_or(0);
         let created = self.cache_creation_input_tokens.0.unwrap_or(0);
-        let prompt = self.prompt_tokens.0?;
-        Some(prompt.saturating_add(cache).saturating_add(created))
+        let anthropic = |input: u64| input.saturating_add(cache).saturating_add(created);
+        self.prompt_tokens.0.or(self.input_tokens.0.map(anthropic))
     }
 
     /// Generated tokens.
     pub(crate) fn output(&self) -> Option<u64> {
-        self.completion_tokens.0
+        self.completion_tokens.0.or(self.output_tokens.0)
     }
 
     /// Prompt tokens out of the prefix cache.
     pub(crate) fn cached(&self) -> Option<u64> {
-        let details = self.prompt_tokens_details.0.as_ref();
+        let details = [&self.prompt_tokens_details, &self.input_tokens_details];
         details
-            .and_then(|details| details.cached_tokens.0)
+            .into_iter()
+            .find_map(|details| details.0.as_ref()?.cached_tokens.0)
             .or(self.cache_read_input_tokens.0)
     }
 
     /// Generated tokens that were reasoning.
     pub(crate) fn reasoning(&self) -> Option<u64> {
-        let details = self.completion_tokens_details.0.as_ref();
-        details.and_then(|details| details.reasoning_tokens.0)
+        let details = [&self.completion_tokens_details, &self.output_tokens_details];
+        details
+            .into_iter()
+            .find_map(|details| details.0.as_ref()?.reasoning_tokens.0)
     }
 }
 
