@@ -237,6 +237,7 @@ impl Progress {
 
     /// The text kept, where there is anything to estimate.
     pub(crate) fn take_text(&mut self) -> Option<EstimateText> {
-        self.text.take().map(|text| *text)
+        let text = self.text.take().map(|text| *text);
+        text.filter(|text| !text.output.is_empty())
     }
 }
