@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
-use crate::tokens::Estimator;
+use crate::tokens::{Estimated, Estimator};
 use crate::upstream::{Connector, OpenConnections, TlsError};
 use crate::worker;
 
@@ -261,6 +261,10 @@ fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<
     if !config.tokens.estimate || !config.observe.enabled {
         return Ok(None);
     }
-    let _ = metrics;
-    Ok(None)
+    let metrics = Arc::clone(metrics);
+    let sink = move |estimated: Estimated| {
+        let record = &estimated.record;
+        metrics.record_tokens(record, metrics.model_label(record));
+    };
+    Estimator::start(config.tokens.queue, Box::new(sink)).map(Some)
 }

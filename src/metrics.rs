@@ -164,11 +164,7 @@ impl Metrics {
     /// The label for a request's model: what upstream has served or listed, or else `other`.
     pub fn model_label<'a>(&self, record: &'a Record) -> &'a str {
         if let Some(served) = record.served_model.as_deref() {
-            if self.models.admit(served) {
-                return served;
-            }
-            self.overflow.with_label_values(&["model"]).inc();
-            return labels::OTHER;
+            return if self.models.admit(served) { served } else { labels::OTHER };
         }
         match record.requested_model.as_deref() {
             Some(name) if self.models.knows(name) => name,

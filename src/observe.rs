@@ -3,10 +3,22 @@
 //! Sans-IO and pure: it reads no clock, no socket and no configuration file, and nothing that it returns can fail the
 //! traffic. [`RequestTee`] reads the request body as it passes; [`ResponseObserver`] reads the response.
 
+mod body;
+mod error;
+pub(crate) mod json;
+mod openai;
+mod progress;
 pub mod request;
 pub mod response;
+pub(crate) mod sse;
+mod timing;
+mod typed;
+mod wire;
 
 pub use request::{RequestFacts, RequestTee};
 pub use response::{Gap, HeadFacts, Limits, ResponseObserver};
 
 pub use crate::record::Record;
+
+#[cfg(test)]
+mod tests;

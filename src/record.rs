@@ -44,6 +44,8 @@ pub struct Record {
     pub queue: Option<Duration>,
     /// The text that the observer kept since no usage was promised: to be counted off the forwarding path.
     pub text: Option<EstimateText>,
+    /// Events, or the body, that the observer could not read. Nothing of the traffic depends on it.
+    pub faults: u32,
 }
 
 /// What the token estimator needs.

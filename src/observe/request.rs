@@ -1,11 +1,15 @@
 //! The request body, as far as measuring needs it.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use smallvec::SmallVec;
 
 use crate::classify::Endpoint;
 
+use super::json::{Count, Field, Flag, Object, Text, any};
+
 /// What the request body said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFacts {
     /// `model`.
     pub model: Option<Box<str>>,
@@ -19,7 +23,7 @@ pub struct RequestFacts {
     pub include_usage: bool,
     /// `stream_options.continuous_usage_stats`, which vLLM honours only beside `include_usage`.
     pub continuous_usage: bool,
-    /// `echo`: the first text is the prompt.
+    /// The answer begins with the prompt: `echo`, and for chat a last message that vLLM would echo.
     pub echo: bool,
 }
 
@@ -28,23 +32,220 @@ pub struct RequestFacts {
 pub struct RequestTee {
     endpoint: Endpoint,
     limit: usize,
+    length: usize,
+    frames: SmallVec<[Bytes; 1]>,
+    /// Everything so far, once there were `MANY` frames: a body in single bytes must not cost 32 bytes for each.
+    joined: BytesMut,
 }
+
+/// Frames that are kept as they are.
+const MANY: usize = 64;
+
+/// The body, lenient in every field.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Wire<'a> {
+    #[serde(borrow)]
+    model: Text<'a>,
+    stream: Flag,
+    n: Count,
+    max_completion_tokens: Count,
+    max_tokens: Count,
+    max_output_tokens: Count,
+    stream_options: Object<StreamOptions>,
+    sampling_params: Object<SamplingParams>,
+    echo: Flag,
+    add_generation_prompt: NotFalse,
+    messages: Messages,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct StreamOptions {
+    include_usage: Flag,
+    continuous_usage_stats: Flag,
+}
+
+/// `/inference/v1/generate` has them one level down.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SamplingParams {
+    n: Count,
+    max_tokens: Count,
+}
+
+/// True unless it is false.
+#[derive(Debug)]
+struct NotFalse(bool);
+
+/// Of the messages only whether the last is the assistant's: all else is passed over, not built.
+#[derive(Debug, Default)]
+struct Messages {
+    last_is_assistant: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Role {
+    role: IsAssistant,
+}
+
+#[derive(Debug, Default)]
+struct IsAssistant(bool);
+
+// === impl RequestFacts ===
+
+impl Default for RequestFacts {
+    fn default() -> Self {
+        Self {
+            model: None,
+            stream: false,
+            n: 1,
+            max_tokens: None,
+            include_usage: false,
+            continuous_usage: false,
+            echo: false,
+        }
+    }
+}
+
+impl RequestFacts {
+    fn read(endpoint: Endpoint, body: &[u8]) -> Option<Self> {
+        let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
+        let options = wire.stream_options.0.unwrap_or_default();
+        let sampling = wire.sampling_params.0.unwrap_or_default();
+        let max_tokens = [
+            wire.max_completion_tokens,
+            wire.max_tokens,
+            wire.max_output_tokens,
+            sampling.max_tokens,
+        ];
+        let echoes = match endpoint {
+            // vLLM echoes the last message if its role is the answer's, which without a generation prompt is any.
+            Endpoint::ChatCompletions => {
+                wire.messages.last_is_assistant || !wire.add_generation_prompt.0
+            }
+            _ => true,
+        };
+        Some(Self {
+            model: (!wire.model.is_empty()).then(|| wire.model.as_str().into()),
+            stream: wire.stream.0,
+            n: saturate(wire.n.0.or(sampling.n.0).unwrap_or(1)),
+            max_tokens: max_tokens
+                .into_iter()
+                .find_map(|count| count.0)
+                .map(saturate),
+            include_usage: options.include_usage.0,
+            continuous_usage: options.continuous_usage_stats.0,
+            echo: wire.echo.0 && echoes,
+        })
+    }
+}
+
+fn saturate(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+// === impl RequestTee ===
 
 impl RequestTee {
     /// Keeps at most `limit` bytes; a longer body is not read at all.
     #[must_use]
     pub fn new(endpoint: Endpoint, limit: usize) -> Self {
-        Self { endpoint, limit }
+        Self {
+            endpoint,
+            limit,
+            length: 0,
+            frames: SmallVec::new(),
+            joined: BytesMut::new(),
+        }
     }
 
     /// A data frame passes.
     pub fn push(&mut self, frame: &Bytes) {
-        let _ = (frame, self.endpoint, self.limit);
+        if frame.is_empty() {
+            return;
+        }
+        self.length = self.length.saturating_add(frame.len());
+        if self.length > self.limit {
+            self.frames = SmallVec::new();
+            self.joined = BytesMut::new();
+        } else if self.frames.len() < MANY && self.joined.is_empty() {
+            self.frames.push(frame.clone());
+        } else {
+            self.join();
+            self.joined.extend_from_slice(frame);
+        }
     }
 
     /// The body has passed: what it said, and the body itself for the prompt estimate where it was kept whole.
     #[must_use]
-    pub fn finish(self) -> (RequestFacts, Option<Bytes>) {
-        (RequestFacts::default(), None)
+    pub fn finish(mut self) -> (RequestFacts, Option<Bytes>) {
+        let body = if self.frames.len() == 1 {
+            self.frames.remove(0)
+        } else {
+            self.join();
+            self.joined.freeze()
+        };
+        // Audio comes as multipart: not worth a parser for the model's name, which the answer tells too.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return (RequestFacts::default(), None);
+        }
+        match RequestFacts::read(self.endpoint, &body) {
+            Some(facts) => (facts, Some(body)),
+            None => (RequestFacts::default(), None),
+        }
     }
 }
+
+impl RequestTee {
+    fn join(&mut self) {
+        if !self.frames.is_empty() {
+            self.joined.reserve(self.length);
+        }
+        for frame in self.frames.drain(..) {
+            self.joined.extend_from_slice(&frame);
+        }
+    }
+}
+
+// === impl Field ===
+
+impl Default for NotFalse {
+    fn default() -> Self {
+        Self(true)
+    }
+}
+
+impl Field<'_> for NotFalse {
+    fn truth(truth: bool) -> Self {
+        Self(truth)
+    }
+}
+
+impl Field<'_> for IsAssistant {
+    fn text(role: &str) -> Self {
+        Self(role == "assistant")
+    }
+}
+
+impl<'de> Field<'de> for Messages {
+    fn list<A: serde::de::SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let mut last_is_assistant = false;
+        while let Some(message) = list.next_element::<Object<Role>>()? {
+            last_is_assistant = message.0.is_some_and(|message| message.role.0);
+        }
+        Ok(Self { last_is_assistant })
+    }
+}
+
+macro_rules! lenient {
+    ($($type:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                any(from)
+            }
+        }
+    )+};
+}
+lenient!(NotFalse, IsAssistant, Messages);

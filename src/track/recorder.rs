@@ -140,6 +140,9 @@ impl Recorder {
     /// Counts a finished request; its tokens a little later, if they must be estimated.
     pub(super) fn record(&self, mut record: Record, prompt: Option<Arc<PromptCell>>) {
         let label = self.metrics.model_label(&record).to_owned();
+        if record.served_model.is_some() && label == labels::OTHER {
+            self.metrics.overflow.with_label_values(&["model"]).inc();
+        }
         let series = self.series(&label, record.endpoint, record.stream);
         self.metrics.record(&record, &series);
         if record.text.is_some()

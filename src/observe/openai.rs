@@ -1,0 +1,169 @@
+//! Chunks and bodies of chat, completions and whatever else speaks in `choices`.
+
+use serde::Deserialize;
+
+use super::error;
+use super::json::{Count, Filled, Many, Object, Reason, Text};
+use super::progress::{Piece, Progress};
+use super::wire::{EngineMetrics, ErrorBody, ErrorField, Usage};
+
+/// Choices looked at in one event, and calls in one choice. Batched prompts times `n` rarely reach it.
+const MANY: usize = 256;
+
+/// One event of a stream, or the whole of a body that is none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    model: Text<'a>,
+    #[serde(borrow)]
+    choices: Many<Choice<'a>, MANY>,
+    usage: Object<Usage>,
+    metrics: Object<EngineMetrics>,
+    #[serde(borrow)]
+    error: ErrorField<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Choice<'a> {
+    index: Count,
+    #[serde(borrow, alias = "message")]
+    delta: Object<Delta<'a>>,
+    #[serde(borrow)]
+    text: Text<'a>,
+    token_ids: Filled,
+    finish_reason: Reason,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Text<'a>,
+    #[serde(borrow)]
+    reasoning: Text<'a>,
+    #[serde(borrow)]
+    reasoning_content: Text<'a>,
+    #[serde(borrow)]
+    refusal: Text<'a>,
+    #[serde(borrow)]
+    tool_calls: Many<ToolCall<'a>, MANY>,
+    #[serde(borrow)]
+    function_call: Object<Function<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: Object<Function<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    arguments: Text<'a>,
+}
+
+/// Reads one event of a stream. An error means that it could not be read.
+pub(crate) fn read_event(data: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
+    let chunk: Chunk<'_> = serde_json::from_slice(data)?;
+    if let Some(info) = chunk.error.info() {
+        progress.fail(error::of_frame(&info));
+        return Ok(());
+    }
+    progress.model(&chunk.model);
+    for choice in &chunk.choices.0 {
+        choice.report(progress);
+    }
+    if let Some(metrics) = chunk.metrics.0 {
+        progress.queue(metrics.queue());
+    }
+    match (chunk.usage.0, chunk.choices.0.first()) {
+        (Some(usage), Some(choice)) => progress.usage_so_far(choice.index(), &usage),
+        (Some(usage), None) => progress.usage(&usage),
+        (None, Some(_)) => {}
+        // Neither choices nor usage: vLLM up to 0.10 has its errors flat.
+        (None, None) => {
+            let body: ErrorBody<'_> = serde_json::from_slice(data)?;
+            if let Some(info) = body.declared() {
+                progress.fail(error::of_frame(&info));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole body that is not a stream.
+pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
+    let chunk: Chunk<'_> = serde_json::from_slice(body)?;
+    progress.model(&chunk.model);
+    if let Some(metrics) = chunk.metrics.0 {
+        progress.queue(metrics.queue());
+    }
+    if let Some(usage) = &chunk.usage.0 {
+        progress.usage(usage);
+    }
+    for choice in &chunk.choices.0 {
+        choice.report(progress);
+    }
+    Ok(())
+}
+
+// === impl Choice ===
+
+impl Choice<'_> {
+    fn index(&self) -> u32 {
+        self.index.0.map_or(0, |index| index as u32)
+    }
+
+    fn report(&self, progress: &mut Progress) {
+        let delta = self.delta.0.as_ref();
+        let reasoning = delta.map_or("", Delta::reasoning);
+        let answer =
+            || std::iter::once(&*self.text).chain(delta.into_iter().flat_map(Delta::answer));
+        let answers = answer().any(|text| !text.is_empty());
+        let token = progress.piece(Piece {
+            index: self.index(),
+            reasoning: !reasoning.is_empty(),
+            // Ids without a delta are the answer of /inference/v1/generate; beside a delta without text they are
+            // tokens that a parser holds back, of which nobody knows yet what they will be.
+            answer: answers || (self.token_ids.0 && delta.is_none()),
+            ids: self.token_ids.0,
+        });
+        if token && progress.keeps_text() {
+            progress.keep(reasoning);
+            answer().for_each(|text| progress.keep(text));
+        }
+        if let Some(reason) = self.finish_reason.0 {
+            progress.finished(self.index(), reason);
+        }
+    }
+}
+
+// === impl Delta ===
+
+impl Delta<'_> {
+    /// vLLM 0.11.2 to 0.14 says the same thing in both fields.
+    fn reasoning(&self) -> &str {
+        if self.reasoning.is_empty() {
+            &self.reasoning_content
+        } else {
+            &self.reasoning
+        }
+    }
+
+    fn answer(&self) -> impl Iterator<Item = &str> {
+        let calls = self.tool_calls.0.iter().map(|call| &call.function);
+        let functions = calls
+            .chain(std::iter::once(&self.function_call))
+            .filter_map(|function| function.0.as_ref());
+        [&*self.content, &*self.refusal]
+            .into_iter()
+            .chain(functions.flat_map(|function| [&*function.name, &*function.arguments]))
+    }
+}

@@ -1,0 +1,243 @@
+//! What a response has shown so far, whichever dialect it speaks.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::outcome::{ErrorType, TokenSource};
+use crate::record::{EstimateText, FinishReason};
+
+use super::timing::Timing;
+use super::wire::Usage;
+
+/// A longer name is no model's, and no label.
+const MODEL_NAME: usize = 256;
+
+/// One choice's part of one frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    /// Which choice.
+    pub(crate) index: u32,
+    /// It carries reasoning text.
+    pub(crate) reasoning: bool,
+    /// It carries output that is not reasoning.
+    pub(crate) answer: bool,
+    /// It carries token ids.
+    pub(crate) ids: bool,
+}
+
+/// How the text that `echo` asks for arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Echo {
+    /// Not asked for.
+    None,
+    /// Chat: in a frame of its own before the first token of each choice.
+    OwnFrame,
+    /// Completions: in front of the first token's text, in the same frame (vLLM 0.6 to 0.33 alike).
+    WithFirst,
+    /// Completions with `max_tokens: 0`: there is nothing but the prompt.
+    Only,
+}
+
+/// The running state.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) timing: Timing,
+    pub(crate) model: Option<Box<str>>,
+    pub(crate) finish_reasons: SmallVec<[FinishReason; 1]>,
+    pub(crate) queue: Option<Duration>,
+    /// The error frame, or the error that a 200 body is.
+    pub(crate) error: Option<ErrorType>,
+    /// The terminal frame has passed.
+    pub(crate) done: bool,
+    usage: Counts,
+    text: Option<Box<EstimateText>>,
+    text_limit: usize,
+    echo: Echo,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    input: Option<u64>,
+    output: Option<u64>,
+    cached: Option<u64>,
+    reasoning: Option<u64>,
+    state: Counted,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Counted {
+    #[default]
+    Nothing,
+    /// What the choices' own counts add up to.
+    SoFar,
+    Finally,
+}
+
+/// The counts as the record takes them.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Tokens {
+    pub(crate) input: Option<(u64, TokenSource)>,
+    pub(crate) output: Option<(u64, TokenSource)>,
+    pub(crate) cached: Option<u64>,
+    pub(crate) reasoning: Option<u64>,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// `text_limit` caps the text kept for an estimate; none keeps no text.
+    pub(crate) fn new(timing: Timing, echo: Echo, text_limit: Option<usize>) -> Self {
+        Self {
+            timing,
+            model: None,
+            finish_reasons: SmallVec::new(),
+            queue: None,
+            error: None,
+            done: false,
+            usage: Counts::default(),
+            text: text_limit.map(|_| {
+                Box::new(EstimateText {
+                    output: String::new(),
+                    truncated: false,
+                })
+            }),
+            text_limit: text_limit.unwrap_or(0),
+            echo,
+        }
+    }
+
+    /// The model, as upstream names it. The first name stands.
+    pub(crate) fn model(&mut self, name: &str) {
+        if self.model.is_none() && !name.is_empty() && name.len() <= MODEL_NAME {
+            self.model = Some(name.into());
+        }
+    }
+
+    /// Part of a frame. Answers whether its text is generated output to be kept.
+    pub(crate) fn piece(&mut self, piece: Piece) -> bool {
+        if !(piece.reasoning || piece.answer || piece.ids) {
+            return false;
+        }
+        let mut text = true;
+        if self.echo != Echo::None {
+            let first = self.timing.first_text(piece.index);
+            match self.echo {
+                Echo::Only => return false,
+                Echo::OwnFrame if first => return false,
+                // The prompt cannot be told from the token behind it, so the estimate goes without that token.
+                Echo::WithFirst => text = !first,
+                Echo::None | Echo::OwnFrame => {}
+            }
+        }
+        self.timing.token(piece.index, piece.answer);
+        text
+    }
+
+    /// Whether text is still wanted.
+    pub(crate) fn keeps_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Keeps generated text for the estimate.
+    pub(crate) fn keep(&mut self, text: &str) {
+        let Some(kept) = &mut self.text else { return };
+        if kept.truncated {
+            return;
+        }
+        let room = self.text_limit.saturating_sub(kept.output.len());
+        let end = text.floor_char_boundary(room);
+        kept.truncated = end < text.len();
+        kept.output.push_str(text.get(..end).unwrap_or_default());
+    }
+
+    /// Usage on a frame that carries a choice: the running count of that choice.
+    pub(crate) fn usage_so_far(&mut self, index: u32, usage: &Usage) {
+        if let Some(output) = usage.output() {
+            self.timing.count(index, output);
+            if self.usage.state == Counted::Nothing {
+                self.usage.state = Counted::SoFar;
+            }
+            self.text = None;
+        }
+        self.details(usage);
+    }
+
+    /// Usage of the whole request.
+    pub(crate) fn usage(&mut self, usage: &Usage) {
+        if let Some(output) = usage.output() {
+            self.usage.output = Some(output);
+            self.text = None;
+        }
+        if usage.output().or(usage.input()).is_some() {
+            self.usage.state = Counted::Finally;
+        }
+        self.details(usage);
+    }
+
+    /// Usage before any output: only its prompt side says something.
+    pub(crate) fn usage_of_prompt(&mut self, usage: &Usage) {
+        self.details(usage);
+    }
+
+    fn details(&mut self, usage: &Usage) {
+        // Fields that a later usage leaves out (vLLM's continuous ones leave out the cache) keep their last value.
+        self.usage.input = usage.input().or(self.usage.input);
+        self.usage.cached = usage.cached().or(self.usage.cached);
+        self.usage.reasoning = usage.reasoning().or(self.usage.reasoning);
+    }
+
+    /// vLLM's own queue time.
+    pub(crate) fn queue(&mut self, queue: Option<Duration>) {
+        self.queue = queue.or(self.queue);
+    }
+
+    /// A choice has finished.
+    pub(crate) fn finished(&mut self, index: u32, reason: FinishReason) {
+        if self.timing.finish(index) {
+            self.finish_reasons.push(reason);
+        }
+    }
+
+    /// An error frame. The first stands.
+    pub(crate) fn fail(&mut self, error: ErrorType) {
+        self.error.get_or_insert(error);
+    }
+
+    /// Whether what comes now changes nothing any more.
+    pub(crate) fn over(&self) -> bool {
+        self.done || self.error.is_some()
+    }
+
+    /// The counts, of a response that came to its end properly or not.
+    pub(crate) fn tokens(&self, complete: bool) -> Tokens {
+        let Counts {
+            input,
+            output,
+            cached,
+            reasoning,
+            state,
+        } = self.usage;
+        let source = if complete || state == Counted::Finally {
+            TokenSource::Usage
+        } else {
+            TokenSource::Partial
+        };
+        let output = match state {
+            Counted::SoFar => Some(self.timing.counted()),
+            Counted::Nothing | Counted::Finally => output,
+        };
+        Tokens {
+            input: input.map(|count| (count, source)),
+            output: output.map(|count| (count, source)),
+            cached,
+            reasoning,
+        }
+    }
+
+    /// The text kept, where there is anything to estimate.
+    pub(crate) fn take_text(&mut self) -> Option<EstimateText> {
+        let text = self.text.take().map(|text| *text);
+        text.filter(|text| !text.output.is_empty())
+    }
+}
