@@ -1,1 +1,1 @@
-fn main() {}
+#![doc = "loadtest"] fn main() {}
