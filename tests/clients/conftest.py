@@ -3,8 +3,11 @@
 import os
 
 import pytest
-from support import eventually, get_json, post_json
-from prom import Engine, Proxy
+
+pytest.register_assert_rewrite("assemble", "prom", "support", "wire")
+
+from prom import Engine, Proxy  # noqa: E402
+from support import eventually, get_json, post_json  # noqa: E402
 
 
 def address(name):

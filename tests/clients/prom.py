@@ -63,16 +63,18 @@ class Proxy(Source):
 
         `expected` maps (name, label, value, label, value, …) to the difference.
         """
-        def differences():
+        def wrong():
             after = self.read()
-            return {key: total(after, key[0], **pairs(key)) - total(before, key[0], **pairs(key)) for key in expected}
+            found = {key: total(after, key[0], **pairs(key)) - total(before, key[0], **pairs(key)) for key in expected}
+            return {key: (found[key], "not", expected[key]) for key in expected if found[key] != expected[key]}
 
         try:
-            eventually(lambda: differences() == expected, seconds, "the proxy's counters")
-        except AssertionError:
-            assert differences() == expected
-        # One more look: a counter that runs on past the right value is wrong too.
-        assert differences() == expected
+            eventually(lambda: not wrong(), seconds, "the proxy's counters settle")
+        finally:
+            # One more look: a counter that runs on past the right value is wrong too.
+            left = wrong()
+            if left:
+                raise AssertionError(f"differences since the start of the test: {left}")
 
 
 def pairs(key):
