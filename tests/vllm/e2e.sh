@@ -1,0 +1,87 @@
+#!/bin/bash
+# usage: e2e.sh [further arguments of pytest]
+# A real vLLM, tokenglass in front of it, and the official clients against both. Ports are chosen, all is stopped at the end.
+# Environment: TOKENGLASS_BIN (target/release/tokenglass), TOKENGLASS_CACHE (~/.cache/tokenglass),
+# TOKENGLASS_VLLM_DIR (where install.sh puts vLLM: TOKENGLASS_CACHE/vllm).
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+BIN=${TOKENGLASS_BIN:-$ROOT/target/release/tokenglass}
+CACHE=${TOKENGLASS_CACHE:-$HOME/.cache/tokenglass}
+VLLM=${TOKENGLASS_VLLM_DIR:-$CACHE/vllm}
+CLIENTS=$CACHE/clients
+export MAX_MODEL_LEN=8192 MAX_NUM_SEQS=16 PYTHONDONTWRITEBYTECODE=1
+
+[ -x "$BIN" ] || { echo "e2e: there is no $BIN; build it first (cargo build --release)" >&2; exit 1; }
+
+"$HERE/install.sh" "$VLLM"
+wanted=$(cksum <"$HERE/../clients/requirements.txt")
+if [ "$(cat "$CLIENTS/installed" 2>/dev/null)" != "$wanted" ]; then
+  python3 -m venv --clear "$CLIENTS"
+  "$CLIENTS/bin/pip" install --quiet -r "$HERE/../clients/requirements.txt"
+  echo "$wanted" >"$CLIENTS/installed"
+fi
+
+# Three ports that are free now, all held at once so that they differ.
+read -r PORT data admin < <(python3 -c '
+import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+print(*(s.getsockname()[1] for s in held))')
+export PORT
+work=$(mktemp -d)
+log=$work/tokenglass.log
+proxy=
+
+# Asks the proxy to end, and after ten seconds insists. Its exit status is kept in $ended.
+stop_proxy() {
+  [ -n "$proxy" ] || return 0
+  kill -TERM "$proxy" 2>/dev/null || true
+  for _ in $(seq 1 100); do
+    kill -0 "$proxy" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -KILL "$proxy" 2>/dev/null || true
+  ended=0
+  wait "$proxy" 2>/dev/null || ended=$?
+  proxy=
+}
+cleanup() {
+  status=$?
+  trap - EXIT
+  stop_proxy
+  "$HERE/stop.sh" "$VLLM" || true
+  if [ "$status" -ne 0 ] && [ -s "$log" ]; then
+    echo "--- the end of the proxy's log"
+    tail -n 40 "$log"
+  fi
+  rm -rf "$work"
+  exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# Tool calls, reasoning and cached tokens are watched too; a given X-Request-Id comes back.
+"$HERE/start.sh" "$VLLM" --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3 \
+  --enable-prompt-tokens-details --enable-request-id-headers
+
+"$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >"$log" 2>&1 &
+proxy=$!
+for _ in $(seq 1 150); do
+  curl -sf -o /dev/null --max-time 2 "http://127.0.0.1:$admin/readyz" && break
+  kill -0 "$proxy" 2>/dev/null || { echo "e2e: tokenglass ended before it was ready" >&2; exit 1; }
+  sleep 0.1
+done
+curl -sf -o /dev/null --max-time 2 "http://127.0.0.1:$admin/readyz" || { echo "e2e: /readyz never said yes" >&2; exit 1; }
+
+export DIRECT_URL=http://127.0.0.1:$PORT PROXY_URL=http://127.0.0.1:$data ADMIN_URL=http://127.0.0.1:$admin
+result=0
+"$CLIENTS/bin/python" -m pytest -q "$HERE/../clients" "$@" >"$work/pytest" 2>&1 || result=$?
+if [ "$result" -ne 0 ]; then cat "$work/pytest"; fi
+
+stop_proxy
+if [ "$ended" -ne 0 ]; then
+  echo "e2e: tokenglass ended with $ended on SIGTERM, not with 0"
+  [ "$result" -ne 0 ] || result=1
+fi
+echo "pytest: $(tail -n 1 "$work/pytest")"
+[ "$result" -eq 0 ]
