@@ -1,6 +1,12 @@
 //! `tokenglass demo` (stub)
-use std::time::Duration;
 use crate::config::Loaded;
 use crate::telemetry;
+use std::time::Duration;
 /// stub
-pub fn run(loaded: Loaded, log: &telemetry::Handle, _d: Option<Duration>) -> Result<(), crate::app::Error> { crate::app::run(loaded, log) }
+pub fn run(
+    loaded: Loaded,
+    log: &telemetry::Handle,
+    _d: Option<Duration>,
+) -> Result<(), crate::app::Error> {
+    crate::app::run(loaded, log)
+}

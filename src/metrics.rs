@@ -164,7 +164,11 @@ impl Metrics {
     /// The label for a request's model: what upstream has served or listed, or else `other`.
     pub fn model_label<'a>(&self, record: &'a Record) -> &'a str {
         if let Some(served) = record.served_model.as_deref() {
-            return if self.models.admit(served) { served } else { labels::OTHER };
+            return if self.models.admit(served) {
+                served
+            } else {
+                labels::OTHER
+            };
         }
         match record.requested_model.as_deref() {
             Some(name) if self.models.knows(name) => name,

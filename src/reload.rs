@@ -61,7 +61,8 @@ fn apply(loaded: &Loaded, log: &telemetry::Handle) -> Result<Loaded, String> {
         return Err("only log.level can change while running; restart for the rest".to_owned());
     }
     if new.config.log.level != loaded.config.log.level {
-        log.set(&new.config.log.level).map_err(|error| error.to_string())?;
+        log.set(&new.config.log.level)
+            .map_err(|error| error.to_string())?;
     }
     Ok(new)
 }

@@ -225,12 +225,11 @@ impl Track {
             return;
         };
         let record = observer
-            .and_then(|observer| {
-                let faults = observer.faults();
-                if faults > 0 {
-                    self.recorder.faults(Fault::Unreadable, faults);
+            .and_then(|observer| self.recorder.contain(|| observer.finish(end, now)))
+            .inspect(|record| {
+                if record.faults > 0 {
+                    self.recorder.faults(Fault::Unreadable, record.faults);
                 }
-                self.recorder.contain(|| observer.finish(end, now))
             })
             .unwrap_or_else(|| {
                 // The observer broke. The forwarding path still knows how the request ended.
@@ -296,5 +295,6 @@ fn bare(
         finish_reasons: SmallVec::new(),
         queue: None,
         text: None,
+        faults: 0,
     }
 }
