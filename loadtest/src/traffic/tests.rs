@@ -111,7 +111,7 @@ async fn steady_traffic_keeps_its_rate_and_connections() {
     let summary = steady
         .run_until(tokio::time::sleep(Duration::from_millis(500)))
         .await;
-    assert!((50..160).contains(&summary.requests()), "{summary}");
+    assert!((20..160).contains(&summary.requests()), "{summary}");
     assert_eq!(summary.count("ok"), summary.requests(), "{summary}");
     assert!(
         server.connections_seen() <= 8,
