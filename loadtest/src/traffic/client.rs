@@ -127,6 +127,10 @@ impl Exchange {
                 Piece::End => break,
             }
         }
+        // The last chunk often comes in one read with `[DONE]`; such a client closes all the same.
+        if let Some(phase) = self.leaves(request).filter(|_| self.done) {
+            return Outcome::Cancelled(phase);
+        }
         match self.record.status {
             200..300 if !request.stream => Outcome::Ok,
             200..300 if self.error => Outcome::ErrorFrame,

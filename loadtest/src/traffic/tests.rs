@@ -58,6 +58,7 @@ async fn two_thousand_mixed_requests_agree_with_the_truth() {
         "cancelled_before_head",
         "cancelled_before_first_token",
         "cancelled_mid_stream",
+        "cancelled_after_done",
     ] {
         assert!(summary.count(label) > 0, "no {label} in {summary}");
     }
