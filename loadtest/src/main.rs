@@ -26,7 +26,7 @@ enum Command {
     /// Run a simulated vLLM until ctrl-c.
     Sim(Box<SimArgs>),
     /// Send mixed traffic and print what came back.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 #[derive(Args)]
@@ -125,7 +125,7 @@ const MIXED: &str = r#"[[0.01,{"kind":"http","status":503}],[0.01,{"kind":"http"
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Sim(args) => simulate(*args),
-        Command::Run(args) => send(args),
+        Command::Run(args) => send(*args),
     }
 }
 

@@ -19,6 +19,7 @@ mod stream;
 mod tests;
 mod truth;
 mod websocket;
+mod whole;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

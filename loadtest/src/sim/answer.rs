@@ -11,7 +11,7 @@ use super::head::Head;
 use super::job::{Asked, Job, JobContext};
 use super::output::{Framing, Output};
 use super::truth::{Entry, TruthEnd};
-use super::{After, Behaviour, Fault, Shared, Split, stream};
+use super::{After, Behaviour, Fault, Shared, Split, stream, whole};
 use crate::http1::{Conn, PeerGone, RequestHead};
 
 /// Answers a request on a model endpoint, of which head and body have been read.
@@ -42,31 +42,37 @@ struct Answer<'a> {
     body: &'a [u8],
     rng: StdRng,
     behaviour: Behaviour,
+    /// Why the `x-sim` header was not understood.
+    misunderstood: Option<String>,
 }
 
 // === impl Answer ===
 
 impl<'a> Answer<'a> {
     fn new(shared: &'a Shared, head: &'a RequestHead, body: &'a [u8]) -> Self {
-        let asked = head
-            .header("x-sim")
-            .map(serde_json::from_str::<Behaviour>)
-            .and_then(|parsed| {
-                parsed
-                    .map_err(|error| tracing::warn!(%error, "x-sim header not understood"))
-                    .ok()
-            });
         let default = &shared.config.behaviour;
+        let asked = head.header("x-sim").map(serde_json::from_str::<Behaviour>);
+        let (behaviour, misunderstood) = match asked {
+            None => (default.clone(), None),
+            Some(Ok(asked)) => (asked.over(default), None),
+            Some(Err(error)) => (Behaviour::default(), Some(error.to_string())),
+        };
         Self {
             shared,
             head,
             body,
             rng: StdRng::seed_from_u64(shared.next_seed()),
-            behaviour: asked.map_or_else(|| default.clone(), |asked| asked.over(default)),
+            behaviour,
+            misunderstood,
         }
     }
 
     async fn play(mut self, conn: &mut Conn, entry: &mut Entry) -> Result<After, PeerGone> {
+        // A test with a typo in its directive should not pass by luck.
+        if let Some(error) = self.misunderstood.take() {
+            let body = bodies::error(ErrorShape::Nested, 400, "x-sim", &error, Some("x-sim"));
+            return self.refuse(conn, entry, 400, &body).await;
+        }
         let Ok(asked) = serde_json::from_slice::<Asked>(self.body) else {
             let message = format!(
                 "1 validation error:\n  {{'type': 'json_invalid', 'loc': 'body.{}', 'msg': 'JSON decode error'}}",
@@ -206,94 +212,21 @@ impl<'a> Answer<'a> {
         entry: &mut Entry,
         job: &Job,
     ) -> Result<After, PeerGone> {
-        let mut due = entry.received + job.ttft;
-        for _ in 1..job.tokens.div_ceil(job.per_frame) {
-            due += super::job::millis(job.itl.sample(&mut self.rng));
-        }
-        conn.wait_until(due).await?;
-        if let Some(Fault::Stall { ms, .. }) = &job.fault {
-            let gone = match ms {
-                Some(ms) => conn
-                    .wait_until(Instant::now() + Duration::from_millis(*ms))
-                    .await
-                    .err(),
-                None => Some(conn.gone().await),
-            };
-            if gone.is_some() {
-                entry.client_gone_at = Some(Instant::now());
-                entry.end = TruthEnd::Stalled;
-                return Ok(After::Close);
+        match whole::wait(conn, entry, job, &mut self.rng).await? {
+            whole::Due::Left => return Ok(After::Close),
+            whole::Due::Body => {}
+            whole::Due::Error { status, body } => {
+                return self.refuse(conn, entry, status, &body).await;
             }
         }
-        if let Some(Fault::ErrorFrame {
-            message,
-            error_type,
-            code,
-            ..
-        }) = &job.fault
-        {
-            let status = code.unwrap_or(500);
-            let kind = error_type.as_deref().unwrap_or(bodies::error_type(status));
-            let message = message.as_deref().unwrap_or(bodies::error_message(status));
-            let body = bodies::error(ErrorShape::Nested, status, kind, message, None);
-            return self.refuse(conn, entry, status, &body).await;
-        }
-        let body = bodies::answer(job);
-        let bad_chunk = matches!(job.fault, Some(Fault::BadChunk { .. }));
-        let cut = matches!(
-            job.fault,
-            Some(
-                Fault::CutMidFrame { .. }
-                    | Fault::CutNoDone { .. }
-                    | Fault::Truncate { .. }
-                    | Fault::ShortBody
-                    | Fault::Reset { .. }
-            )
-        );
         let head = self.response_head(200, "application/json");
-        let head = if bad_chunk {
-            head.chunked()
-        } else {
-            head.length(body.len() as u64)
-        };
         let framing = Framing {
             chunked: false,
             crlf: false,
         };
         let mut out = self.output(conn, entry, framing);
         out.entry.status = 200;
-        out.raw(&head.bytes());
-        out.note(|sent| sent.head = true);
-        // uvicorn writes head and body apart.
-        out.frame_end().await?;
-        if bad_chunk || cut {
-            out.raw(if bad_chunk {
-                b"xyzzy\r\n"
-            } else {
-                &body[..body.len() / 2]
-            });
-            out.flush().await?;
-            if matches!(job.fault, Some(Fault::Reset { .. })) {
-                out.entry.end = TruthEnd::Reset;
-                return Ok(After::Reset);
-            }
-            out.entry.end = TruthEnd::Cut;
-            return Ok(After::Close);
-        }
-        out.raw(&body);
-        out.note(|sent| {
-            sent.tokens = job.all_tokens();
-            sent.reasoning = job.reasoning * job.n;
-            sent.usage = job.usage_body;
-            sent.finish = vec![job.finish.clone(); job.n as usize];
-        });
-        out.flush().await?;
-        out.entry.end = TruthEnd::Complete;
-        Ok(if job.fault == Some(Fault::IdleCloseRace) {
-            After::CloseOnNextByte
-        } else {
-            After::KeepAlive
-        })
+        whole::send(&mut out, head, job).await
     }
 
     fn output<'o>(

@@ -150,6 +150,10 @@ impl<'a> Output<'a> {
             let (piece, after) = rest.split_at(len);
             self.conn.write_all(piece).await?;
             rest = after;
+            if !rest.is_empty() {
+                // Lets a reader on the same thread see the piece alone.
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

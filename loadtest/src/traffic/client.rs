@@ -14,18 +14,19 @@ pub(crate) type Pool = Mutex<Vec<Conn>>;
 
 /// Sends `request` and reads its answer.
 pub(crate) async fn perform(plan: &Plan, pool: &Pool, request: &Request) -> Record {
-    let mut exchange = Exchange::new(request);
+    let mut exchange = Exchange::new(request, plan.keep_bodies);
     let outcome = tokio::time::timeout(plan.timeout, exchange.run(plan, pool, request)).await;
     let mut record = exchange.record;
     record.outcome = outcome.unwrap_or(Outcome::TimedOut);
     record.e2e = record.sent.elapsed();
-    record.body = plan.keep_bodies.then(|| exchange.body.into());
+    record.body = exchange.body.map(Into::into);
     record
 }
 
 struct Exchange {
     record: Record,
-    body: Vec<u8>,
+    /// Kept only if asked for.
+    body: Option<Vec<u8>>,
     last_token: Option<Instant>,
     done: bool,
     error: bool,
@@ -34,7 +35,7 @@ struct Exchange {
 // === impl Exchange ===
 
 impl Exchange {
-    fn new(request: &Request) -> Self {
+    fn new(request: &Request, keep_body: bool) -> Self {
         let record = Record {
             id: request.id.clone(),
             endpoint: request.endpoint,
@@ -58,7 +59,7 @@ impl Exchange {
         };
         Self {
             record,
-            body: Vec::new(),
+            body: keep_body.then(Vec::new),
             last_token: None,
             done: false,
             error: false,
@@ -126,6 +127,10 @@ impl Exchange {
                 Piece::End => break,
             }
         }
+        // The last chunk often comes in one read with `[DONE]`; such a client closes all the same.
+        if let Some(phase) = self.leaves(request).filter(|_| self.done) {
+            return Outcome::Cancelled(phase);
+        }
         match self.record.status {
             200..300 if !request.stream => Outcome::Ok,
             200..300 if self.error => Outcome::ErrorFrame,
@@ -157,7 +162,9 @@ impl Exchange {
             self.record.body_hash ^= u64::from(*byte);
             self.record.body_hash = self.record.body_hash.wrapping_mul(0x0100_0000_01b3);
         }
-        self.body.extend_from_slice(piece);
+        if let Some(body) = &mut self.body {
+            body.extend_from_slice(piece);
+        }
         if !self.record.stream {
             return;
         }

@@ -56,7 +56,7 @@ pub enum Cancel {
     BeforeFirstToken,
     /// Behind some tokens.
     MidStream,
-    /// As soon as `[DONE]` is seen, without reading to the end.
+    /// As soon as `[DONE]` is seen, whether or not the last chunk came with it.
     AfterDone,
 }
 

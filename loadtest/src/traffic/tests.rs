@@ -58,6 +58,7 @@ async fn two_thousand_mixed_requests_agree_with_the_truth() {
         "cancelled_before_head",
         "cancelled_before_first_token",
         "cancelled_mid_stream",
+        "cancelled_after_done",
     ] {
         assert!(summary.count(label) > 0, "no {label} in {summary}");
     }
@@ -111,7 +112,7 @@ async fn steady_traffic_keeps_its_rate_and_connections() {
     let summary = steady
         .run_until(tokio::time::sleep(Duration::from_millis(500)))
         .await;
-    assert!((50..160).contains(&summary.requests()), "{summary}");
+    assert!((20..160).contains(&summary.requests()), "{summary}");
     assert_eq!(summary.count("ok"), summary.requests(), "{summary}");
     assert!(
         server.connections_seen() <= 8,

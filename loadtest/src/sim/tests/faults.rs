@@ -219,3 +219,11 @@ async fn the_idle_close_race() {
     assert_eq!(socket.read(&mut buf).await.unwrap_or(0), 0);
     assert_eq!(server.requests_seen(), 1);
 }
+
+#[tokio::test]
+async fn a_directive_that_is_not_understood_is_refused() {
+    let server = sim();
+    let (answer, _) = send(&server, &request(CHAT, r#"{"ttft":3}"#, STREAM)).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("unknown field `ttft`"));
+}
