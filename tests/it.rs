@@ -1,4 +1,22 @@
-//! All integration tests in one binary, which links once.
+//! The integration tests: one binary, real sockets, a proxy in this process.
 
+// Helpers outside `#[test]` functions may fail a test as well.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[path = "it/captures.rs"]
+mod captures;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/support.rs"]
+mod support;
+#[path = "it/transparency.rs"]
+mod transparency;

@@ -1,0 +1,1 @@
+//! The eight promises of transparency, each a test named after it.
