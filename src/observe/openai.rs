@@ -18,7 +18,7 @@ struct Chunk<'a> {
     #[serde(default, borrow)]
     choices: Many<Choice<'a>, 1>,
     #[serde(default)]
-    usage: Object<Usage>,
+    usage: Object<Box<Usage>>,
     #[serde(default)]
     metrics: Object<EngineMetrics>,
     #[serde(default, borrow)]
@@ -72,8 +72,8 @@ struct Function<'a> {
 }
 
 /// Reads one event of a stream. An error means that it could not be read.
-pub(crate) fn read_event(data: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
-    let chunk: Chunk<'_> = serde_json::from_slice(data)?;
+pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Result<()> {
+    let chunk: Chunk<'_> = serde_json::from_str(data)?;
     if let Some(info) = chunk.error.info() {
         progress.fail(error::of_frame(&info));
         return Ok(());
@@ -91,7 +91,7 @@ pub(crate) fn read_event(data: &[u8], progress: &mut Progress) -> serde_json::Re
         (None, Some(_)) => {}
         // Neither choices nor usage: vLLM up to 0.10 has its errors flat.
         (None, None) => {
-            let body: ErrorBody<'_> = serde_json::from_slice(data)?;
+            let body: ErrorBody<'_> = serde_json::from_str(data)?;
             if let Some(info) = body.declared() {
                 progress.fail(error::of_frame(&info));
             }
