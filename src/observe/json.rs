@@ -76,9 +76,13 @@ pub(crate) struct Reason(pub(crate) Option<FinishReason>);
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
 
-/// The first `CAP` elements of a list: an event of a megabyte can hold a third of a million `{}`.
+/// The first elements of a list, `INLINE` of them in place.
 #[derive(Debug)]
-pub(crate) struct Many<T, const CAP: usize>(pub(crate) SmallVec<[T; 1]>);
+pub(crate) struct Many<T, const INLINE: usize>(pub(crate) SmallVec<[T; INLINE]>);
+
+/// Elements that a list is read for: an event of a megabyte can hold a third of a million `{}`. Batched prompts times
+/// `n` rarely make as many choices.
+const MANY: usize = 256;
 
 // === impl Visitor ===
 
@@ -192,16 +196,16 @@ impl<'de, T: Deserialize<'de>> Field<'de> for Object<T> {
     }
 }
 
-impl<T, const CAP: usize> Default for Many<T, CAP> {
+impl<T, const INLINE: usize> Default for Many<T, INLINE> {
     fn default() -> Self {
         Self(SmallVec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>, const CAP: usize> Field<'de> for Many<T, CAP> {
+impl<'de, T: Deserialize<'de>, const INLINE: usize> Field<'de> for Many<T, INLINE> {
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         let mut kept = SmallVec::new();
-        while kept.len() < CAP {
+        while kept.len() < MANY {
             match list.next_element()? {
                 Some(element) => kept.push(element),
                 None => return Ok(Self(kept)),
@@ -237,5 +241,5 @@ deserialize! {
     [] Filled;
     [] Reason;
     [T] Object<T> where T;
-    [T, const CAP: usize] Many<T, CAP> where T;
+    [T, const INLINE: usize] Many<T, INLINE> where T;
 }

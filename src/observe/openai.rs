@@ -7,50 +7,52 @@ use super::json::{Count, Filled, Many, Object, Reason, Text};
 use super::progress::{Piece, Progress};
 use super::wire::{EngineMetrics, ErrorBody, ErrorField, Usage};
 
-/// Choices looked at in one event, and calls in one choice. Batched prompts times `n` rarely reach it.
-const MANY: usize = 256;
-
 /// One event of a stream, or the whole of a body that is none.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+///
+/// Defaults stand at the fields, not at the structs: the latter builds a whole default first, for each event. What is
+/// rare (tool calls) is boxed, so that less is moved about for what is not.
+#[derive(Debug, Deserialize)]
 struct Chunk<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     model: Text<'a>,
-    #[serde(borrow)]
-    choices: Many<Choice<'a>, MANY>,
-    usage: Object<Usage>,
+    #[serde(default, borrow)]
+    choices: Many<Choice<'a>, 1>,
+    #[serde(default)]
+    usage: Object<Box<Usage>>,
+    #[serde(default)]
     metrics: Object<EngineMetrics>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     error: ErrorField<'a>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Choice<'a> {
+    #[serde(default)]
     index: Count,
-    #[serde(borrow, alias = "message")]
+    #[serde(default, borrow, alias = "message")]
     delta: Object<Delta<'a>>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     text: Text<'a>,
+    #[serde(default)]
     token_ids: Filled,
+    #[serde(default)]
     finish_reason: Reason,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Delta<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     content: Text<'a>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     reasoning: Text<'a>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     reasoning_content: Text<'a>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     refusal: Text<'a>,
-    #[serde(borrow)]
-    tool_calls: Many<ToolCall<'a>, MANY>,
-    #[serde(borrow)]
-    function_call: Object<Function<'a>>,
+    #[serde(default, borrow)]
+    tool_calls: Many<ToolCall<'a>, 0>,
+    #[serde(default, borrow)]
+    function_call: Object<Box<Function<'a>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,8 +72,8 @@ struct Function<'a> {
 }
 
 /// Reads one event of a stream. An error means that it could not be read.
-pub(crate) fn read_event(data: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
-    let chunk: Chunk<'_> = serde_json::from_slice(data)?;
+pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Result<()> {
+    let chunk: Chunk<'_> = serde_json::from_str(data)?;
     if let Some(info) = chunk.error.info() {
         progress.fail(error::of_frame(&info));
         return Ok(());
@@ -89,7 +91,7 @@ pub(crate) fn read_event(data: &[u8], progress: &mut Progress) -> serde_json::Re
         (None, Some(_)) => {}
         // Neither choices nor usage: vLLM up to 0.10 has its errors flat.
         (None, None) => {
-            let body: ErrorBody<'_> = serde_json::from_slice(data)?;
+            let body: ErrorBody<'_> = serde_json::from_str(data)?;
             if let Some(info) = body.declared() {
                 progress.fail(error::of_frame(&info));
             }
@@ -160,8 +162,8 @@ impl Delta<'_> {
     fn answer(&self) -> impl Iterator<Item = &str> {
         let calls = self.tool_calls.0.iter().map(|call| &call.function);
         let functions = calls
-            .chain(std::iter::once(&self.function_call))
-            .filter_map(|function| function.0.as_ref());
+            .filter_map(|function| function.0.as_ref())
+            .chain(self.function_call.0.as_deref());
         [&*self.content, &*self.refusal]
             .into_iter()
             .chain(functions.flat_map(|function| [&*function.name, &*function.arguments]))

@@ -84,10 +84,10 @@ struct BlockDelta<'a> {
 /// Reads one event of a Responses stream.
 pub(crate) fn read_response_event(
     name: &[u8],
-    data: &[u8],
+    data: &str,
     progress: &mut Progress,
 ) -> serde_json::Result<()> {
-    let event: ResponsesEvent<'_> = serde_json::from_slice(data)?;
+    let event: ResponsesEvent<'_> = serde_json::from_str(data)?;
     let kind = if event.kind.is_empty() {
         name
     } else {
@@ -119,10 +119,10 @@ pub(crate) fn read_response_event(
 /// Reads one event of a messages stream.
 pub(crate) fn read_message_event(
     name: &[u8],
-    data: &[u8],
+    data: &str,
     progress: &mut Progress,
 ) -> serde_json::Result<()> {
-    let event: MessagesEvent<'_> = serde_json::from_slice(data)?;
+    let event: MessagesEvent<'_> = serde_json::from_str(data)?;
     let kind = if event.kind.is_empty() {
         name
     } else {
@@ -195,14 +195,14 @@ fn report(progress: &mut Progress, text: &str, reasoning: bool) {
 }
 
 fn fail(
-    data: &[u8],
+    data: &str,
     response: Option<Response<'_>>,
     progress: &mut Progress,
 ) -> serde_json::Result<()> {
     let inner = response.and_then(|response| response.error.info());
     let info = match inner {
         Some(info) => info,
-        None => serde_json::from_slice::<ErrorBody<'_>>(data)?.assumed(),
+        None => serde_json::from_str::<ErrorBody<'_>>(data)?.assumed(),
     };
     progress.fail(error::of_frame(&info));
     Ok(())

@@ -53,7 +53,7 @@ pub(crate) enum ErrorField<'a> {
     /// `"error": "Unauthorized"`
     Message(Text<'a>),
     /// `"error": {…}`
-    Object(ErrorInfo<'a>),
+    Object(Box<ErrorInfo<'a>>),
 }
 
 /// What an error says of itself.
@@ -145,7 +145,8 @@ impl<'de: 'a, 'a> Field<'de> for ErrorField<'a> {
         Self::Message(Text::text(text))
     }
     fn object<A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
-        ErrorInfo::deserialize(MapAccessDeserializer::new(object)).map(Self::Object)
+        let info = ErrorInfo::deserialize(MapAccessDeserializer::new(object))?;
+        Ok(Self::Object(Box::new(info)))
     }
 }
 
@@ -164,7 +165,7 @@ impl<'a> ErrorField<'a> {
                 message,
                 ..ErrorInfo::default()
             }),
-            Self::Object(info) => Some(info),
+            Self::Object(info) => Some(*info),
         }
     }
 }

@@ -94,7 +94,7 @@ fn a_full_queue_gives_the_job_back() {
     estimator.finish(job()).unwrap();
     taken.recv().unwrap();
     estimator.finish(job()).unwrap();
-    let back = estimator.clone().finish(job()).unwrap_err();
+    let back = estimator.finish(job()).unwrap_err();
     assert_eq!(back.record, record("x"));
     estimator.prompt(Endpoint::Completions, Bytes::new(), Arc::default());
     assert_eq!(estimator.dropped(), 2);

@@ -127,6 +127,7 @@ fn a_body_that_is_no_stream_has_no_token_times() {
 /// Not a test of anything but speed: `cargo test --release --lib observe -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "measures"]
+#[expect(clippy::print_stderr, reason = "the measure is all that it is for")]
 fn cost_of_an_event() {
     let frame = |content: &str| {
         format!(
@@ -135,6 +136,28 @@ fn cost_of_an_event() {
              \"finish_reason\":null,\"token_ids\":null}}]}}\n\n"
         )
     };
+    let line = frame("rection");
+    let json = line.trim_start_matches("data: ").trim().as_bytes();
+    let time = |what: &str, call: &mut dyn FnMut()| {
+        let timed = || {
+            let began = Instant::now();
+            (0..32_000).for_each(|_| call());
+            began.elapsed() / 32_000
+        };
+        let best = std::iter::repeat_with(timed).take(20).min();
+        eprintln!("{what}: {best:?}");
+    };
+    time("JSON passed over", &mut || {
+        std::hint::black_box(
+            serde_json::from_slice::<serde::de::IgnoredAny>(std::hint::black_box(json)).is_ok(),
+        );
+    });
+    let mut splitter = super::super::sse::Splitter::new(1 << 20);
+    time("splitter", &mut || {
+        splitter.feed(std::hint::black_box(line.as_bytes()), |event| {
+            std::hint::black_box(event);
+        });
+    });
     for (what, content, estimate) in [
         ("plain", "rection", false),
         ("plain, text kept", "rection", true),
