@@ -49,12 +49,11 @@ fn end_to_end(message: &Message) -> Vec<(String, Vec<u8>)> {
 fn replay(name: &str, request: &[u8], response: &[u8], sizes: Vec<usize>) {
     let runtime = runtime();
     let head_request = request.starts_with(b"HEAD");
-    let body_length = Message::parse(request).map_or(0, |m| m.body.len());
     let upstream = runtime
         .block_on(async {
             RawServer::start(vec![
                 Step::ReadHead,
-                Step::ReadBody(body_length),
+                Step::ReadDeclaredBody,
                 Step::WriteSplit {
                     bytes: response.to_vec().into(),
                     sizes,
@@ -77,7 +76,7 @@ fn replay(name: &str, request: &[u8], response: &[u8], sizes: Vec<usize>) {
         sent.all("transfer-encoding").len(),
         "{name}: framing"
     );
-    assert_eq!(got.body, sent.body, "{name}");
+    assert!(got.body == sent.body, "{name}: the body");
     if !head_request {
         assert_eq!(got.complete, sent.complete, "{name}: the end");
     }
@@ -93,9 +92,8 @@ fn replay(name: &str, request: &[u8], response: &[u8], sizes: Vec<usize>) {
     let upstream_saw = &received[0].bytes;
     let body =
         |bytes: &[u8]| bytes[crate::support::find(bytes, b"\r\n\r\n").unwrap() + 4..].to_vec();
-    assert_eq!(
-        body(upstream_saw),
-        body(request),
+    assert!(
+        body(upstream_saw) == body(request),
         "{name}: the request body"
     );
 }
@@ -111,10 +109,7 @@ fn whole() {
 #[test]
 fn byte_by_byte() {
     for (name, request, response) in recordings() {
-        // The long ones byte by byte would only take long.
-        if response.len() < 6000 {
-            replay(&name, &request, &response, vec![1; response.len()]);
-        }
+        replay(&name, &request, &response, vec![1; response.len()]);
     }
 }
 
