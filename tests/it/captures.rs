@@ -17,7 +17,12 @@ fn recordings() -> Vec<(String, Vec<u8>, Vec<u8>)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "resp"))
         .filter_map(|path| {
-            let request = std::fs::read(path.with_extension("req")).ok()?;
+            let mut request = std::fs::read(path.with_extension("req")).ok()?;
+            let head = crate::support::find(&request, b"\r\n\r\n").unwrap();
+            if crate::support::find(&request[..head], b"Connection: close").is_none() {
+                // So that the end of the answer shows.
+                request.splice(head..head, *b"\r\nConnection: close");
+            }
             let response = std::fs::read(&path).unwrap();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             (!response.is_empty()).then_some((name, request, response))
