@@ -68,11 +68,13 @@ def narrow(direct):
 
     A grammar alone is not enough: such a model fills JSON's optional white space for ever.
     """
-    text = '{"name":"get_weather","arguments":{"city":"Paris","n":1}}</tool_call>'
-    ids = set(post_json(direct, "/tokenize", {"model": "tiny", "prompt": f'<tool_call>{text.replace(":{", ": {")}<|im_end|>'})["tokens"])
-    ids |= set(post_json(direct, "/tokenize", {"model": "tiny", "prompt": '": "get_weather", "'})["tokens"])
-    for letter in sorted(set(text + "Rome2")):
-        ids |= set(post_json(direct, "/tokenize", {"model": "tiny", "prompt": letter})["tokens"])
+    call = '<tool_call>{"name": "get_weather", "arguments": {"city":"Paris","n":1}}</tool_call>'
+
+    def tokens(text):
+        return post_json(direct, "/tokenize", {"model": "tiny", "prompt": text})["tokens"]
+
+    # The letters one by one too, so that the grammar never leads to a dead end.
+    ids = {i for text in (call + "<|im_end|>", *sorted(set(call + "Rome2"))) for i in tokens(text)}
     white = {i for i in ids if not post_json(direct, "/detokenize", {"model": "tiny", "tokens": [i]})["prompt"].strip()}
     return sorted(ids - white)
 

@@ -58,7 +58,9 @@ def test_message_stream(direct, proxy, name, style):
     mine, theirs = (assemble(e) for e in both(direct, proxy, "anthropic", style, "messages.create", body))
     assert theirs == mine
     assert mine["order"][0][0] == "message_start" and mine["order"][-1][0] == "message_stop"
-    assert any(mine["blocks"].values()) and mine["usage"]["end"]["output_tokens"] == 24
+    assert mine["usage"]["end"]["output_tokens"] == 24
+    # vLLM's parser holds back the beginning of a tool call that random weights never finish.
+    assert name == "tool" or any(mine["blocks"].values())
 
 
 def test_stream_helper(direct, proxy):

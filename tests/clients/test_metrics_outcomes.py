@@ -63,10 +63,8 @@ def test_left_within_the_stream(proxy, engine, counters):
         ("vllm_output_tokens_per_request_count", "source", "usage"): 0,
     })
     after = counters.read()
-    partial = sum(
-        total(after, "vllm_output_tokens_per_request_sum", source=s) - total(before, "vllm_output_tokens_per_request_sum", source=s)
-        for s in ("partial", "tokenizer", "estimate")
-    )
+    name = "vllm_output_tokens_per_request_sum"
+    partial = sum(total(after, name, source=s) - total(before, name, source=s) for s in ("partial", "tokenizer", "estimate"))
     # No one knows exactly what a cut stream cost, but it is no more than what the engine generated.
     assert 3 * 5 <= partial <= engine.generated() - generated
     at_rest(counters)
