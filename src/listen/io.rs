@@ -43,6 +43,8 @@ pub struct Shared {
     served: AtomicBool,
     content_length: AtomicBool,
     flush_wanted: AtomicBool,
+    /// hyper has written since it last flushed: it may hold more of the same.
+    dirty: AtomicBool,
     has_side: AtomicBool,
     slow: Mutex<Slow>,
 }
@@ -62,6 +64,7 @@ impl Shared {
             served: AtomicBool::new(false),
             content_length: AtomicBool::new(false),
             flush_wanted: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
             has_side: AtomicBool::new(false),
             slow: Mutex::default(),
         }
@@ -81,10 +84,15 @@ impl Shared {
         self.served.store(true, Ordering::Relaxed);
     }
 
-    /// Writes an interim response as soon as hyper has nothing buffered itself.
-    pub fn send_informational(&self, head: Vec<u8>) {
-        self.slow().side.extend(head);
-        self.has_side.store(true, Ordering::Relaxed);
+    /// Writes an interim response before anything that hyper writes next.
+    ///
+    /// While the end of an earlier answer is still on its way (a client that pipelines and reads slowly), nobody can
+    /// tell where that end is; then the interim response, which nothing depends on, is dropped.
+    pub fn send_informational(&self, head: &[u8]) {
+        if !self.dirty.load(Ordering::Relaxed) {
+            self.slow().side.extend_from_slice(head);
+            self.has_side.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Resolves once everything that hyper has been given is in the socket.
@@ -156,6 +164,10 @@ impl Downstream {
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.has_side.swap(false, Ordering::Relaxed) {
+            let side = std::mem::take(&mut self.shared.slow().side);
+            self.out.extend(side);
+        }
         while !self.out.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
             if written == 0 {
@@ -217,6 +229,7 @@ impl AsyncWrite for Downstream {
         if this.replaces(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
+        this.shared.dirty.store(true, Ordering::Relaxed);
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
@@ -232,6 +245,7 @@ impl AsyncWrite for Downstream {
         {
             return Poll::Ready(Ok(only.len()));
         }
+        this.shared.dirty.store(true, Ordering::Relaxed);
         Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
@@ -239,15 +253,12 @@ impl AsyncWrite for Downstream {
         true
     }
 
-    /// hyper calls this only when its own buffer is empty: the place for what must not fall between its bytes.
+    /// hyper calls this only when its own buffer is empty.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.shared.has_side.swap(false, Ordering::Relaxed) {
-            let side = std::mem::take(&mut this.shared.slow().side);
-            this.out.extend(side);
-        }
         ready!(this.poll_out(cx))?;
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        this.shared.dirty.store(false, Ordering::Relaxed);
         this.shared.flushed();
         Poll::Ready(Ok(()))
     }

@@ -35,6 +35,7 @@ pub(super) struct Chunked {
     left: u64,
     extensions: usize,
     trailers: Vec<u8>,
+    failed: Option<&'static str>,
 }
 
 /// What one call brought.
@@ -53,6 +54,7 @@ impl Chunked {
             left: 0,
             extensions: 0,
             trailers: Vec::new(),
+            failed: None,
         }
     }
 
@@ -69,7 +71,13 @@ impl Chunked {
         head::parse_trailers(&section).map(Some)
     }
 
-    /// Decodes `buffer` in place.
+    /// Why no more can be decoded.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        self.failed
+    }
+
+    /// Decodes `buffer` in place. What comes before a fault is data all the same; the fault is then in
+    /// [`Chunked::failure`].
     pub(super) fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, &'static str> {
         let mut read = 0;
         let mut written = 0;
@@ -91,7 +99,13 @@ impl Chunked {
             }
             let byte = buffer[read];
             read += 1;
-            self.step(byte)?;
+            if let Err(reason) = self.step(byte) {
+                self.failed = Some(reason);
+                if written == 0 {
+                    return Err(reason);
+                }
+                break;
+            }
         }
         Ok(Decoded {
             data: written,
@@ -174,6 +188,9 @@ mod tests {
             let mut piece = wire[at..at + size].to_vec();
             let decoded = decoder.decode(&mut piece)?;
             body.extend_from_slice(&piece[..decoded.data]);
+            if let Some(reason) = decoder.failure() {
+                return Err(reason);
+            }
             consumed += decoded.consumed;
             at += size;
             if decoder.is_done() {

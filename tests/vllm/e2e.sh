@@ -64,7 +64,8 @@ trap 'exit 130' INT TERM
 "$HERE/start.sh" "$VLLM" --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3 \
   --enable-prompt-tokens-details --enable-request-id-headers
 
-"$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >"$log" 2>&1 &
+# The variables of this script are none of the proxy's, which refuses what it does not know.
+env -u TOKENGLASS_BIN -u TOKENGLASS_CACHE -u TOKENGLASS_VLLM_DIR "$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >"$log" 2>&1 &
 proxy=$!
 for _ in $(seq 1 150); do
   curl -sf -o /dev/null --max-time 2 "http://127.0.0.1:$admin/readyz" && break
