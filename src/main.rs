@@ -19,9 +19,9 @@ fn main() -> ExitCode {
     };
     cli::exit(match command {
         Command::Run(sources) => start(&sources, |loaded, log| Ok(app::run(loaded, &log)?)),
-        Command::Demo { sources, duration } => start(&sources, |loaded, log| {
-            Ok(demo::run(loaded, &log, duration)?)
-        }),
+        Command::Demo { sources, duration } => {
+            start(&sources, |loaded, _log| Ok(demo::run(loaded, duration)?))
+        }
         Command::Validate(sources) => cli::validate(&sources),
         Command::Config(sources) => cli::config(&sources),
         Command::Completions(shell) => cli::completions(shell),

@@ -6,8 +6,10 @@
 pub mod buckets;
 pub mod labels;
 pub mod series;
+mod totals;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -17,6 +19,7 @@ use prometheus::{
 
 pub use labels::ModelNames;
 pub use series::Series;
+pub use totals::Totals;
 
 use crate::outcome::Outcome;
 use crate::record::Record;
@@ -185,7 +188,7 @@ impl Metrics {
         }
         series.duration.observe(record.duration.as_secs_f64());
         let labels = series.labels();
-        let observe = |family: &HistogramVec, value: Option<std::time::Duration>| {
+        let observe = |family: &HistogramVec, value: Option<Duration>| {
             if let Some(value) = value {
                 family
                     .with_label_values(&labels)

@@ -5,7 +5,7 @@ import re
 
 import httpx
 import pytest
-from support import HELLO, LONG, PARAMETERS, PLAIN, get_text, normal_bytes
+from support import HELLO, LONG, PARAMETERS, PLAIN, eventually, get_text, normal_bytes
 from wire import Stream, compose, dial, exchange, receive
 
 JSON = ("Content-Type", "application/json")
@@ -184,7 +184,8 @@ def test_frames_come_at_once(request, engine, which):
         assert stream.head() == 200
         for _ in range(3):
             assert stream.frame().startswith(b"data: {")
-        assert engine.running() >= 1
+        # vLLM sets its gauge once a step is through, so it may be a moment behind its own frames.
+        eventually(lambda: engine.running() >= 1, 2, "the engine is still at work")
 
 
 @pytest.mark.product
