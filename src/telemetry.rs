@@ -64,7 +64,18 @@ pub fn init(log: &Log) -> Result<Handle, Error> {
         .with(filter)
         .with(layer)
         .try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Handle(handle))
+}
+
+/// A panic is one line like any other, and says where, not what: its message may quote a request.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(place, thread = thread.name(), "a bug: this code panicked");
 }
 
 // === impl Handle ===

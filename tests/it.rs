@@ -14,6 +14,8 @@
 
 #[path = "it/captures.rs"]
 mod captures;
+#[path = "it/catalogue.rs"]
+mod catalogue;
 #[path = "it/cli.rs"]
 mod cli;
 #[path = "it/support.rs"]
