@@ -16,6 +16,14 @@
 mod captures;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/smuggling.rs"]
+mod smuggling;
+#[path = "it/smuggling_cases.rs"]
+mod smuggling_cases;
+#[path = "it/smuggling_hosts.rs"]
+mod smuggling_hosts;
+#[path = "it/strict.rs"]
+mod strict;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/transparency.rs"]
