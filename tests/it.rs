@@ -16,6 +16,10 @@
 mod captures;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/forwarding.rs"]
+mod forwarding;
+#[path = "it/origin.rs"]
+mod origin;
 #[path = "it/smuggling.rs"]
 mod smuggling;
 #[path = "it/smuggling_cases.rs"]

@@ -44,6 +44,10 @@ pub struct Shared {
     content_length: AtomicBool,
     flush_wanted: AtomicBool,
     has_side: AtomicBool,
+    /// What hyper writes next is the answer to a request that the proxy has been given.
+    owed: AtomicBool,
+    /// hyper's buffer was empty when it last flushed, and nothing has been written since.
+    drained: AtomicBool,
     slow: Mutex<Slow>,
 }
 
@@ -63,6 +67,8 @@ impl Shared {
             content_length: AtomicBool::new(false),
             flush_wanted: AtomicBool::new(false),
             has_side: AtomicBool::new(false),
+            owed: AtomicBool::new(false),
+            drained: AtomicBool::new(true),
             slow: Mutex::default(),
         }
     }
@@ -72,6 +78,7 @@ impl Shared {
     /// length and close the connection, then has to do.)
     pub fn begin_request(&self) -> bool {
         self.idle.store(false, Ordering::Relaxed);
+        self.owed.store(true, Ordering::Relaxed);
         self.content_length.swap(false, Ordering::Relaxed)
     }
 
@@ -81,8 +88,12 @@ impl Shared {
         self.served.store(true, Ordering::Relaxed);
     }
 
-    /// Writes an interim response as soon as hyper has nothing buffered itself.
+    /// Writes an interim response before what hyper writes next. One that would have to wait for a slow reader of an
+    /// earlier, pipelined answer is left out: behind hyper's next head it would break the connection.
     pub fn send_informational(&self, head: Vec<u8>) {
+        if !self.drained.load(Ordering::Relaxed) {
+            return;
+        }
         self.slow().side.extend(head);
         self.has_side.store(true, Ordering::Relaxed);
     }
@@ -166,10 +177,28 @@ impl Downstream {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes the interim responses that are to be written now.
+    fn take_side(&mut self) {
+        if self.shared.has_side.swap(false, Ordering::Relaxed) {
+            let side = std::mem::take(&mut self.shared.slow().side);
+            self.out.extend(side);
+        }
+    }
+
+    /// What is ours to write before hyper's bytes.
+    fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // An interim response may have come together with the answer that hyper is about to write.
+        self.take_side();
+        ready!(self.poll_out(cx))?;
+        self.shared.drained.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
     /// hyper answers a head that it cannot parse by itself, with an empty body. This gives that answer the shape that
-    /// clients can read.
+    /// clients can read. An answer of upstream that looks the same is left alone.
     fn replaces(&mut self, bytes: &[u8]) -> bool {
         let own = self.shared.idle.load(Ordering::Relaxed)
+            && !self.shared.owed.load(Ordering::Relaxed)
             && self.watch.as_ref().is_some_and(HeadWatch::has_started)
             && bytes.starts_with(b"HTTP/1.1 4")
             && bytes.ends_with(b"\r\n\r\n");
@@ -213,7 +242,7 @@ impl AsyncWrite for Downstream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_out(cx))?;
+        ready!(this.poll_before(cx))?;
         if this.replaces(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
@@ -226,7 +255,7 @@ impl AsyncWrite for Downstream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_out(cx))?;
+        ready!(this.poll_before(cx))?;
         if let [only] = bufs
             && this.replaces(only)
         {
@@ -242,12 +271,13 @@ impl AsyncWrite for Downstream {
     /// hyper calls this only when its own buffer is empty: the place for what must not fall between its bytes.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.shared.has_side.swap(false, Ordering::Relaxed) {
-            let side = std::mem::take(&mut this.shared.slow().side);
-            this.out.extend(side);
-        }
+        this.take_side();
         ready!(this.poll_out(cx))?;
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        this.shared.drained.store(true, Ordering::Relaxed);
+        if this.shared.idle.load(Ordering::Relaxed) {
+            this.shared.owed.store(false, Ordering::Relaxed);
+        }
         this.shared.flushed();
         Poll::Ready(Ok(()))
     }
