@@ -18,6 +18,18 @@ mod captures;
 mod catalogue;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/forwarding.rs"]
+mod forwarding;
+#[path = "it/origin.rs"]
+mod origin;
+#[path = "it/smuggling.rs"]
+mod smuggling;
+#[path = "it/smuggling_cases.rs"]
+mod smuggling_cases;
+#[path = "it/smuggling_hosts.rs"]
+mod smuggling_hosts;
+#[path = "it/strict.rs"]
+mod strict;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/transparency.rs"]

@@ -43,9 +43,11 @@ pub struct Shared {
     served: AtomicBool,
     content_length: AtomicBool,
     flush_wanted: AtomicBool,
-    /// hyper has written since it last flushed: it may hold more of the same.
-    dirty: AtomicBool,
     has_side: AtomicBool,
+    /// What hyper writes next is the answer to a request that the proxy has been given.
+    owed: AtomicBool,
+    /// hyper's buffer was empty when it last flushed, and nothing has been written since.
+    drained: AtomicBool,
     slow: Mutex<Slow>,
 }
 
@@ -64,8 +66,9 @@ impl Shared {
             served: AtomicBool::new(false),
             content_length: AtomicBool::new(false),
             flush_wanted: AtomicBool::new(false),
-            dirty: AtomicBool::new(false),
             has_side: AtomicBool::new(false),
+            owed: AtomicBool::new(false),
+            drained: AtomicBool::new(true),
             slow: Mutex::default(),
         }
     }
@@ -75,6 +78,7 @@ impl Shared {
     /// length and close the connection, then has to do.)
     pub fn begin_request(&self) -> bool {
         self.idle.store(false, Ordering::Relaxed);
+        self.owed.store(true, Ordering::Relaxed);
         self.content_length.swap(false, Ordering::Relaxed)
     }
 
@@ -84,15 +88,14 @@ impl Shared {
         self.served.store(true, Ordering::Relaxed);
     }
 
-    /// Writes an interim response before anything that hyper writes next.
-    ///
-    /// While the end of an earlier answer is still on its way (a client that pipelines and reads slowly), nobody can
-    /// tell where that end is; then the interim response, which nothing depends on, is dropped.
-    pub fn send_informational(&self, head: &[u8]) {
-        if !self.dirty.load(Ordering::Relaxed) {
-            self.slow().side.extend_from_slice(head);
-            self.has_side.store(true, Ordering::Relaxed);
+    /// Writes an interim response before what hyper writes next. One that would have to wait for a slow reader of an
+    /// earlier, pipelined answer is left out: behind hyper's next head it would break the connection.
+    pub fn send_informational(&self, head: Vec<u8>) {
+        if !self.drained.load(Ordering::Relaxed) {
+            return;
         }
+        self.slow().side.extend(head);
+        self.has_side.store(true, Ordering::Relaxed);
     }
 
     /// Resolves once everything that hyper has been given is in the socket.
@@ -164,10 +167,6 @@ impl Downstream {
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.has_side.swap(false, Ordering::Relaxed) {
-            let side = std::mem::take(&mut self.shared.slow().side);
-            self.out.extend(side);
-        }
         while !self.out.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
             if written == 0 {
@@ -178,10 +177,28 @@ impl Downstream {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes the interim responses that are to be written now.
+    fn take_side(&mut self) {
+        if self.shared.has_side.swap(false, Ordering::Relaxed) {
+            let side = std::mem::take(&mut self.shared.slow().side);
+            self.out.extend(side);
+        }
+    }
+
+    /// What is ours to write before hyper's bytes.
+    fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // An interim response may have come together with the answer that hyper is about to write.
+        self.take_side();
+        ready!(self.poll_out(cx))?;
+        self.shared.drained.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
     /// hyper answers a head that it cannot parse by itself, with an empty body. This gives that answer the shape that
-    /// clients can read.
+    /// clients can read. An answer of upstream that looks the same is left alone.
     fn replaces(&mut self, bytes: &[u8]) -> bool {
         let own = self.shared.idle.load(Ordering::Relaxed)
+            && !self.shared.owed.load(Ordering::Relaxed)
             && self.watch.as_ref().is_some_and(HeadWatch::has_started)
             && bytes.starts_with(b"HTTP/1.1 4")
             && bytes.ends_with(b"\r\n\r\n");
@@ -225,11 +242,10 @@ impl AsyncWrite for Downstream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_out(cx))?;
+        ready!(this.poll_before(cx))?;
         if this.replaces(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        this.shared.dirty.store(true, Ordering::Relaxed);
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
@@ -239,13 +255,12 @@ impl AsyncWrite for Downstream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_out(cx))?;
+        ready!(this.poll_before(cx))?;
         if let [only] = bufs
             && this.replaces(only)
         {
             return Poll::Ready(Ok(only.len()));
         }
-        this.shared.dirty.store(true, Ordering::Relaxed);
         Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
@@ -253,12 +268,16 @@ impl AsyncWrite for Downstream {
         true
     }
 
-    /// hyper calls this only when its own buffer is empty.
+    /// hyper calls this only when its own buffer is empty: the place for what must not fall between its bytes.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.take_side();
         ready!(this.poll_out(cx))?;
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
-        this.shared.dirty.store(false, Ordering::Relaxed);
+        this.shared.drained.store(true, Ordering::Relaxed);
+        if this.shared.idle.load(Ordering::Relaxed) {
+            this.shared.owed.store(false, Ordering::Relaxed);
+        }
         this.shared.flushed();
         Poll::Ready(Ok(()))
     }

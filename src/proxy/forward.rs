@@ -201,6 +201,6 @@ impl Events for Relay<'_> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
-        shared.send_informational(&out);
+        shared.send_informational(out);
     }
 }

@@ -11,7 +11,8 @@ use super::reply::Reply;
 
 /// Looks at one request. `length_line` says whether the raw head had a `Content-Length` line.
 ///
-/// An absolute-form target wins over `Host` (RFC 9112 §3.2.2), so `Host` is rewritten from it.
+/// An absolute-form target wins over `Host` (RFC 9112 §3.2.2), as HTTP/2's `:authority` does, so `Host` is rewritten
+/// from it.
 ///
 /// # Errors
 /// The answer to give instead of forwarding.
@@ -30,12 +31,10 @@ pub fn check(head: &mut request::Parts, length_line: bool, max_body: u64) -> Res
             format!("the request body is larger than {max_body} bytes"),
         ));
     }
-    // h2c by upgrade would put frames on a connection that vLLM cannot read; such clients go on in HTTP/1.1.
-    if head
-        .headers
-        .get(UPGRADE)
-        .is_some_and(|protocol| names_h2c(protocol.as_bytes()))
-    {
+    // h2c by upgrade would put frames on a connection that vLLM cannot read; such clients go on in HTTP/1.1. HTTP/1.0
+    // has no upgrade (RFC 9110 §7.8): a 101 to it could not be passed on.
+    let h2c = |protocol: &HeaderValue| names_h2c(protocol.as_bytes());
+    if head.version != Version::HTTP_11 || head.headers.get(UPGRADE).is_some_and(h2c) {
         head.headers.remove(UPGRADE);
     }
     Ok(())
@@ -72,9 +71,6 @@ fn check_encoding(headers: &HeaderMap, length_line: bool) -> Result<(), Reply> {
 }
 
 fn check_host(head: &mut request::Parts) -> Result<(), Reply> {
-    if head.version == Version::HTTP_2 {
-        return Ok(());
-    }
     let mut hosts = head.headers.get_all(HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
@@ -91,6 +87,10 @@ fn check_host(head: &mut request::Parts) -> Result<(), Reply> {
         }
         return Ok(());
     };
+    if head.uri.scheme().is_none() {
+        // "GET a": hyper takes it for CONNECT's kind of target, and it would go on as "GET /".
+        return Err(bad("malformed request target"));
+    }
     if authority.as_str().contains('@') {
         return Err(bad("user information in the request target"));
     }
@@ -160,6 +160,7 @@ mod tests {
             Err(413)
         );
         assert_eq!(check_lines("http://u@b/", &[host], false), Err(400));
+        assert_eq!(check_lines("a", &[host], false), Err(400));
     }
 
     #[test]
