@@ -20,3 +20,5 @@ mod cli;
 mod support;
 #[path = "it/transparency.rs"]
 mod transparency;
+#[path = "it/truth.rs"]
+mod truth;
