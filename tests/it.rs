@@ -14,8 +14,14 @@
 
 #[path = "it/captures.rs"]
 mod captures;
+#[path = "it/child.rs"]
+mod child;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/leaving.rs"]
+mod leaving;
+#[path = "it/many.rs"]
+mod many;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/transparency.rs"]
