@@ -24,6 +24,8 @@ mod leaving;
 mod many;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/timeouts.rs"]
+mod timeouts;
 #[path = "it/transparency.rs"]
 mod transparency;
 #[path = "it/truth.rs"]

@@ -24,7 +24,11 @@ impl Child {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokenglass.toml");
         std::fs::write(&file, text(upstream, more)).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_tokenglass"))
+        // Another build of it, where memory is to be measured.
+        let binary = std::env::var_os("TOKENGLASS_BINARY")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_tokenglass").into());
+        let mut process = Command::new(binary)
+            .env_remove("TOKENGLASS_BINARY")
             .arg("--config")
             .arg(&file)
             .stdin(Stdio::null())
