@@ -18,6 +18,12 @@ mod captures;
 mod child;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/containment.rs"]
+mod containment;
+#[path = "it/drain.rs"]
+mod drain;
+#[path = "it/labels.rs"]
+mod labels;
 #[path = "it/leaving.rs"]
 mod leaving;
 #[path = "it/many.rs"]
