@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::response;
+use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
 
@@ -37,7 +38,9 @@ pub struct Track {
     request: Rc<RefCell<RequestWatch>>,
     stage: Stage,
     gaps: Option<Gaps>,
-    stalled: bool,
+    /// The gauge that counts this stream as stalled, while it is: by then another answer may have made its model known,
+    /// and the label must not change in between.
+    stalled: Option<IntGauge>,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl Track {
             request,
             stage: Stage::AwaitingHead,
             gaps: None,
-            stalled: false,
+            stalled: None,
         }
     }
 
@@ -170,10 +173,15 @@ impl Track {
 
     /// The stream has been silent for long, or speaks again.
     pub fn set_stalled(&mut self, stalled: bool) {
-        if self.stalled == stalled {
+        if !stalled {
+            if let Some(gauge) = self.stalled.take() {
+                gauge.dec();
+            }
             return;
         }
-        self.stalled = stalled;
+        if self.stalled.is_some() {
+            return;
+        }
         let model = self.recorder.label(None, self.model());
         let series = self.recorder.series(&model, self.endpoint, true);
         let gauge = self
@@ -181,7 +189,8 @@ impl Track {
             .metrics()
             .stalled
             .with_label_values(&series.labels());
-        if stalled { gauge.inc() } else { gauge.dec() }
+        gauge.inc();
+        self.stalled = Some(gauge);
     }
 
     /// Whether silence of this response is a stall: it is a stream whose end has not been seen.

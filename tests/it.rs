@@ -16,10 +16,22 @@
 mod captures;
 #[path = "it/catalogue.rs"]
 mod catalogue;
+#[path = "it/child.rs"]
+mod child;
 #[path = "it/cli.rs"]
 mod cli;
+#[path = "it/containment.rs"]
+mod containment;
+#[path = "it/drain.rs"]
+mod drain;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/labels.rs"]
+mod labels;
+#[path = "it/leaving.rs"]
+mod leaving;
+#[path = "it/many.rs"]
+mod many;
 #[path = "it/origin.rs"]
 mod origin;
 #[path = "it/smuggling.rs"]
@@ -32,7 +44,11 @@ mod smuggling_hosts;
 mod strict;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/timeouts.rs"]
+mod timeouts;
 #[path = "it/transparency.rs"]
 mod transparency;
 #[path = "it/transports.rs"]
 mod transports;
+#[path = "it/truth.rs"]
+mod truth;

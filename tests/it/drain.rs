@@ -1,0 +1,270 @@
+//! The end, and SIGHUP: not ready at once, nothing new, what runs may finish, and not for ever.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use loadtest::sim;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::child::{Child, run};
+use crate::support::{Message, Proxy, STREAM, chat, exchange, read_message, read_to_end, runtime};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A stream of about a second.
+const SECOND: &str = "x-sim: {\"ttft_ms\":10,\"itl_ms\":150}\r\n";
+/// One that nobody waits for.
+const AGES: &str = "x-sim: {\"ttft_ms\":10,\"itl_ms\":60000}\r\n";
+
+fn simulator() -> (tokio::runtime::Runtime, sim::Server) {
+    let runtime = runtime();
+    let sim = runtime
+        .block_on(async { sim::Server::start(sim::Config::default()) })
+        .unwrap();
+    (runtime, sim)
+}
+
+/// A proxy that runs until it is told to end, on a thread of its own.
+struct Running {
+    data: SocketAddr,
+    admin: SocketAddr,
+    end: UnboundedSender<()>,
+    thread: std::thread::JoinHandle<bool>,
+}
+
+fn running(upstream: SocketAddr, ready_delay: u64, drain_timeout: u64) -> Running {
+    let proxy = Proxy::with(upstream, |config| {
+        config.server.workers = 2;
+        config.shutdown.ready_delay = Duration::from_millis(ready_delay);
+        config.shutdown.drain_timeout = Duration::from_millis(drain_timeout);
+    });
+    let (data, admin) = (proxy.addr(), proxy.admin());
+    let (end, mut ends) = unbounded_channel();
+    let thread = std::thread::spawn(move || {
+        let app = proxy.into_app();
+        runtime().block_on(app.run_until(async || {
+            ends.recv().await;
+        }))
+    });
+    Running {
+        data,
+        admin,
+        end,
+        thread,
+    }
+}
+
+impl Running {
+    /// Waits for the end; whether all had finished, and how long it took from `since`.
+    #[track_caller]
+    fn ended(self, since: Instant) -> (bool, Duration) {
+        while !self.thread.is_finished() {
+            assert!(since.elapsed() < LIMIT, "it never ends");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (self.thread.join().unwrap(), since.elapsed())
+    }
+}
+
+fn get(to: SocketAddr, path: &str) -> u16 {
+    ask(to, "GET", path)
+}
+
+fn ask(to: SocketAddr, method: &str, path: &str) -> u16 {
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let (bytes, _) = exchange(to, request.as_bytes(), LIMIT);
+    Message::parse(&bytes).expect("an answer").status
+}
+
+/// Starts a stream and reads its first bytes: it is running.
+fn stream(to: SocketAddr, how: &str) -> (TcpStream, Vec<u8>) {
+    let mut client = TcpStream::connect(to).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.write_all(&chat(how, STREAM)).unwrap();
+    let mut first = vec![0; 4096];
+    let read = client.read(&mut first).unwrap();
+    assert!(read > 0);
+    first.truncate(read);
+    (client, first)
+}
+
+/// Reads the rest of it, to the close.
+fn rest((mut client, mut bytes): (TcpStream, Vec<u8>)) -> Message {
+    bytes.extend(read_to_end(&mut client, LIMIT).0);
+    Message::parse(&bytes).expect("an answer")
+}
+
+#[track_caller]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_drain_turns_away_what_is_new_and_finishes_what_runs() {
+    let (_runtime, sim) = simulator();
+    let proxy = running(sim.addr(), 400, 8000);
+    assert_eq!(get(proxy.admin, "/readyz"), 200);
+    let flying = stream(proxy.data, SECOND);
+    let mut idle = TcpStream::connect(proxy.data).unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    assert_eq!(read_message(&mut idle).status, 200);
+    let mut silent = TcpStream::connect(proxy.data).unwrap();
+
+    let began = Instant::now();
+    proxy.end.send(()).unwrap();
+    eventually("/readyz says 503", || get(proxy.admin, "/readyz") == 503);
+    // Whoever has not heard yet is served all the same.
+    assert_eq!(get(proxy.data, "/health"), 200);
+    assert!(
+        began.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    eventually("new connections are refused", || {
+        TcpStream::connect(proxy.data).is_err()
+    });
+    assert!(
+        began.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    for kept in [&mut idle, &mut silent] {
+        assert_eq!(
+            read_to_end(kept, Duration::from_secs(1)).0,
+            b"",
+            "closed without a word"
+        );
+    }
+    assert_eq!(get(proxy.admin, "/readyz"), 503);
+    assert_eq!(get(proxy.admin, "/healthz"), 200);
+    assert_eq!(get(proxy.admin, "/metrics"), 200);
+    let whole = rest(flying);
+    assert!(whole.complete && whole.body.ends_with(b"data: [DONE]\n\n"));
+    let (finished, took) = proxy.ended(began);
+    assert!(finished && took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn the_drain_timeout_cuts() {
+    let (_runtime, sim) = simulator();
+    let proxy = running(sim.addr(), 0, 500);
+    let flying = stream(proxy.data, AGES);
+    let began = Instant::now();
+    proxy.end.send(()).unwrap();
+    let (finished, took) = proxy.ended(began);
+    assert!(!finished, "the stream cannot have finished");
+    assert!(
+        took >= Duration::from_millis(500) && took < Duration::from_millis(2500),
+        "{took:?}"
+    );
+    assert!(!rest(flying).complete, "a tidy end");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (_runtime, sim) = simulator();
+    for ready_delay in [0, 60_000] {
+        let proxy = running(sim.addr(), ready_delay, 60_000);
+        let flying = stream(proxy.data, AGES);
+        proxy.end.send(()).unwrap();
+        eventually("/readyz says 503", || get(proxy.admin, "/readyz") == 503);
+        let again = Instant::now();
+        proxy.end.send(()).unwrap();
+        let (finished, took) = proxy.ended(again);
+        assert!(!finished && took < Duration::from_secs(2), "{took:?}");
+        assert!(!rest(flying).complete, "a tidy end");
+    }
+}
+
+#[test]
+fn post_drain_is_the_same_as_a_signal() {
+    let (_runtime, sim) = simulator();
+    let proxy = running(sim.addr(), 0, 8000);
+    assert_eq!(ask(proxy.admin, "GET", "/drain"), 405);
+    assert_eq!(get(proxy.admin, "/readyz"), 200);
+    let flying = stream(proxy.data, SECOND);
+    let began = Instant::now();
+    assert_eq!(ask(proxy.admin, "POST", "/drain"), 202);
+    assert_eq!(get(proxy.admin, "/readyz"), 503);
+    assert!(rest(flying).complete);
+    assert!(proxy.ended(began).0);
+}
+
+#[test]
+fn sigterm_drains_the_real_process_and_it_ends_with_0() {
+    let (_runtime, sim) = simulator();
+    let mut child = Child::start(sim.addr(), "");
+    let flying = stream(child.addr(), SECOND);
+    child.signal("TERM");
+    eventually("/readyz says 503", || get(child.admin(), "/readyz") == 503);
+    let whole = rest(flying);
+    assert!(whole.complete && whole.body.ends_with(b"data: [DONE]\n\n"));
+    assert_eq!(child.wait_exit(LIMIT), Some(0));
+}
+
+#[test]
+fn a_second_sigterm_ends_the_real_process_at_once() {
+    let (_runtime, sim) = simulator();
+    let mut child = Child::start(sim.addr(), "");
+    let flying = stream(child.addr(), AGES);
+    child.signal("TERM");
+    child.wait_log("draining");
+    child.signal("INT");
+    assert_eq!(child.wait_exit(Duration::from_secs(2)), Some(0));
+    assert!(!rest(flying).complete, "a tidy end");
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line_and_exit_code_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for (listen, admin) in [(&*taken, "127.0.0.1:0"), ("127.0.0.1:0", &*taken)] {
+        let (code, stderr) = run(&["--listen", listen, "--admin", admin]);
+        assert_eq!(code, Some(1), "{stderr}");
+        let start = format!("tokenglass: cannot listen on {taken}: ");
+        assert!(stderr.starts_with(&start), "{stderr}");
+        assert!(stderr.ends_with("ddress already in use\n"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn sighup_takes_a_new_log_level_and_outlives_a_broken_file() {
+    let (_runtime, sim) = simulator();
+    let mut child = Child::start(sim.addr(), "");
+    let reloads = |child: &Child, result: &str| {
+        let label = format!(r#"result="{result}""#);
+        child
+            .metrics()
+            .count("tokenglass_config_reloads_total", &[&label])
+    };
+    assert_eq!(
+        (reloads(&child, "success"), reloads(&child, "failure")),
+        (0, 0)
+    );
+    child.rewrite(sim.addr(), "[log]\nlevel = \"tokenglass=debug,info\"\n");
+    child.signal("HUP");
+    eventually("the reload is counted", || reloads(&child, "success") == 1);
+    // What only debug logs is logged now.
+    drop(stream(child.addr(), AGES));
+    child.wait_log("\"DEBUG\"");
+
+    // (More than one, if the file was looked at just before the signal.)
+    let so_far = reloads(&child, "success");
+    child.rewrite(sim.addr(), "[log]\nlevle = \"info\"\n");
+    child.signal("HUP");
+    eventually("the failure is counted", || reloads(&child, "failure") > 0);
+    let line = child.wait_log("not reloaded");
+    assert!(line.contains("levle"), "{line}");
+    assert_eq!(reloads(&child, "success"), so_far);
+    let flying = stream(child.addr(), "connection: close\r\n");
+    assert!(rest(flying).complete, "and the proxy goes on");
+    child.signal("TERM");
+    assert_eq!(child.wait_exit(LIMIT), Some(0));
+}
