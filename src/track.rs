@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::response;
+use http::{HeaderMap, response};
+use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
 
@@ -20,10 +21,11 @@ pub use recorder::Recorder;
 pub use request::RequestWatch;
 
 use crate::classify::Endpoint;
-use crate::metrics::Fault;
+use crate::metrics::{Fault, InUse, Key};
 use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
 use crate::record::Record;
+use crate::tenants::TenantValues;
 
 /// Inter-token gaps are counted locally and flushed at least this often, so that a stream of minutes shows at once.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -37,7 +39,8 @@ pub struct Track {
     request: Rc<RefCell<RequestWatch>>,
     stage: Stage,
     gaps: Option<Gaps>,
-    stalled: bool,
+    stalled: Option<(InUse, IntGauge)>,
+    tenants: TenantValues,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Gaps {
+    _series: InUse,
     local: LocalHistogram,
     flushed: Instant,
 }
@@ -62,10 +66,17 @@ struct Gaps {
 impl Track {
     /// A request head was received at `started`.
     #[must_use]
-    pub fn new(recorder: Rc<Recorder>, endpoint: Endpoint, started: Instant) -> Self {
+    pub fn new(
+        recorder: Rc<Recorder>,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+        started: Instant,
+    ) -> Self {
+        let tenants = recorder.tenants(headers);
         let request = Rc::new(RefCell::new(RequestWatch::new(
             Rc::clone(&recorder),
             endpoint,
+            tenants.clone(),
         )));
         Self {
             recorder,
@@ -74,7 +85,8 @@ impl Track {
             request,
             stage: Stage::AwaitingHead,
             gaps: None,
-            stalled: false,
+            stalled: None,
+            tenants,
         }
     }
 
@@ -145,14 +157,17 @@ impl Track {
                 let model = self
                     .recorder
                     .label(watching.served_model(), facts.model.as_deref());
-                let series = self.recorder.series(&model, self.endpoint, true);
+                let series = self.recorder.series(Key {
+                    model: model.into(),
+                    endpoint: self.endpoint,
+                    stream: true,
+                    tenants: self.tenants.clone(),
+                });
+                let itl = &self.recorder.metrics().itl;
+                let local = itl.with_label_values(&series.key().values(&[])).local();
                 empty.insert(Gaps {
-                    local: self
-                        .recorder
-                        .metrics()
-                        .itl
-                        .with_label_values(&series.labels())
-                        .local(),
+                    local,
+                    _series: series,
                     flushed: now,
                 })
             }
@@ -170,18 +185,29 @@ impl Track {
 
     /// The stream has been silent for long, or speaks again.
     pub fn set_stalled(&mut self, stalled: bool) {
-        if self.stalled == stalled {
+        if !stalled {
+            // The very gauge that was raised: the model's label may have become known since.
+            if let Some((_series, gauge)) = self.stalled.take() {
+                gauge.dec();
+            }
             return;
         }
-        self.stalled = stalled;
-        let model = self.recorder.label(None, self.model());
-        let series = self.recorder.series(&model, self.endpoint, true);
+        if self.stalled.is_some() {
+            return;
+        }
+        let series = self.recorder.series(Key {
+            model: self.recorder.label(None, self.model()).into(),
+            endpoint: self.endpoint,
+            stream: true,
+            tenants: self.tenants.clone(),
+        });
         let gauge = self
             .recorder
             .metrics()
             .stalled
-            .with_label_values(&series.labels());
-        if stalled { gauge.inc() } else { gauge.dec() }
+            .with_label_values(&series.key().values(&[]));
+        gauge.inc();
+        self.stalled = Some((series, gauge));
     }
 
     /// Whether silence of this response is a stall: it is a stream whose end has not been seen.
@@ -224,7 +250,7 @@ impl Track {
             self.stage = stage;
             return;
         };
-        let record = observer
+        let mut record = observer
             .and_then(|observer| self.recorder.contain(|| observer.finish(end, now)))
             .inspect(|record| {
                 if record.faults > 0 {
@@ -243,6 +269,7 @@ impl Track {
                 };
                 bare(self.endpoint, &facts, outcome, self.started, now)
             });
+        record.tenants = std::mem::take(&mut self.tenants);
         self.recorder
             .record(record, self.request.borrow_mut().leave());
     }
@@ -253,7 +280,8 @@ impl Track {
         }
         self.stage = Stage::Recorded;
         let facts = self.request.borrow_mut().settle();
-        let record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
+        let mut record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
+        record.tenants = std::mem::take(&mut self.tenants);
         self.recorder
             .record(record, self.request.borrow_mut().leave());
     }
@@ -281,6 +309,7 @@ fn bare(
         endpoint,
         stream: facts.stream,
         outcome,
+        tenants: TenantValues::new(),
         served_model: None,
         requested_model: facts.model.clone(),
         duration: now.saturating_duration_since(started),
