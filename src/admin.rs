@@ -19,6 +19,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::drain::{Drain, Stage, Trigger};
+use crate::housekeeping;
 use crate::metrics::Metrics;
 use crate::proxy::reply::Reply;
 
@@ -38,6 +39,8 @@ pub struct Admin {
     pub leave: Trigger,
     /// The effective configuration as TOML, secrets hidden.
     pub config: String,
+    /// Series that nobody has used for so long are dropped.
+    pub expire_after: Option<Duration>,
     /// Others than loopback may read the configuration and drain.
     pub allow_remote: bool,
 }
@@ -54,7 +57,9 @@ impl Admin {
         let mut over = self.drain.clone();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let housekeeping = housekeeping::run(Arc::clone(&self.metrics), self.expire_after);
             tokio::select! {
+                () = housekeeping => {}
                 () = accept(listener, Arc::new(self)) => {}
                 () = over.reached(Stage::Over) => {}
             }

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
+use crate::tenants::{MapError, Tenants};
 use crate::tokens::{Estimated, Estimator};
 use crate::upstream::{Connector, OpenConnections, TlsError};
 use crate::worker;
@@ -44,6 +45,9 @@ pub enum Error {
         /// What is wrong.
         source: TlsError,
     },
+    /// The tenant table.
+    #[error(transparent)]
+    Tenants(#[from] MapError),
     /// Two families of one name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -98,8 +102,14 @@ impl App {
         let admin_listener = listen(config.admin.listen, 128)?;
         let data = listener.local_addr()?;
         let admin = admin_listener.local_addr()?;
+        let tenants = Tenants::new(&config.tenants)?;
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry, open, config.observe.max_models)?);
+        let metrics = Arc::new(Metrics::new(
+            &registry,
+            open,
+            config.observe.max_models,
+            tenants,
+        )?);
         let (trigger, drain) = drain::channel();
 
         Admin {
@@ -107,6 +117,7 @@ impl App {
             drain: drain.clone(),
             leave: trigger.clone(),
             config: shown,
+            expire_after: config.observe.expire_after,
             allow_remote: config.admin.allow_remote,
         }
         .start(admin_listener)?;
@@ -263,8 +274,7 @@ fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<
     }
     let metrics = Arc::clone(metrics);
     let sink = move |estimated: Estimated| {
-        let record = &estimated.record;
-        metrics.record_tokens(record, metrics.model_label(record));
+        metrics.record_late(&estimated.record);
     };
     Estimator::start(config.tokens.queue, Box::new(sink)).map(Some)
 }

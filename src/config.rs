@@ -17,6 +17,7 @@ mod keys;
 mod kind;
 mod load;
 mod origin;
+mod secret;
 mod show;
 mod suggest;
 mod units;
@@ -30,6 +31,7 @@ pub use self::check::check_files;
 pub use self::error::{Errors, Place, Problem};
 pub use self::load::{Loaded, Sources};
 pub use self::origin::{Origin, Origins};
+pub use self::secret::Secret;
 pub use self::show::show;
 pub use self::upstream_url::UrlError;
 
@@ -39,6 +41,8 @@ pub(crate) use self::suggest::nearest;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::tenants::TenantLabel;
 
 /// Everything that the process needs to know, checked and immutable.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +57,8 @@ pub struct Config {
     pub observe: Observe,
     /// Token counting without usage.
     pub tokens: Tokens,
+    /// Labels by tenant.
+    pub tenants: Tenants,
     /// How to end.
     pub shutdown: Shutdown,
     /// Logs.
@@ -158,6 +164,8 @@ pub struct Observe {
     pub stall_after: Duration,
     /// `max_models`: label values of `model`. 200
     pub max_models: usize,
+    /// `expire_after`: series of a model or tenant that nobody has used for so long are dropped. 24 h; 0 = never
+    pub expire_after: Option<Duration>,
 }
 
 /// `[tokens]`
@@ -169,6 +177,19 @@ pub struct Tokens {
     pub max_text: usize,
     /// `queue`: texts waiting for the counting thread; more are dropped and counted. 1024
     pub queue: usize,
+}
+
+/// `[tenants]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tenants {
+    /// `labels`: `name=header:X-Team` or `name=api_key`. None
+    pub labels: Vec<TenantLabel>,
+    /// `map_file`: a TOML table from what a request carries to what is shown, read again when it changes. None
+    pub map_file: Option<PathBuf>,
+    /// `hash_key`: what is in no table is shown as a hash keyed with this. Without it: as `other`
+    pub hash_key: Option<Secret>,
+    /// `max_values` of each label. 200
+    pub max_values: usize,
 }
 
 /// `[shutdown]`

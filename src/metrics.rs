@@ -4,36 +4,39 @@
 //! change with a deprecation, not with a refactoring.
 
 pub mod buckets;
+mod expiry;
+mod family;
 pub mod labels;
 pub mod series;
 mod totals;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-pub use labels::ModelNames;
-pub use series::Series;
+pub use expiry::InUse;
+pub use series::{Key, LabelValues, Series};
 pub use totals::Totals;
 
 use crate::outcome::Outcome;
 use crate::record::Record;
+use crate::tenants::Tenants;
 use crate::upstream::OpenConnections;
-
-/// Labels of every request family, in this order.
-const REQUEST: &[&str] = &["model", "endpoint", "stream"];
+use expiry::Lives;
+use family::Maker;
+use labels::Values;
 
 /// All families.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     /// Label values of `model`.
-    pub models: ModelNames,
+    pub models: Values,
+    /// Tenant labels.
+    pub tenants: Tenants,
+    lives: Lives,
     /// `vllm_request_success_total`
     pub success: IntCounterVec,
     /// `vllm_request_error_total`, + `error_type`
@@ -108,44 +111,42 @@ impl Metrics {
         registry: &Registry,
         open: OpenConnections,
         max_models: usize,
+        tenants: Tenants,
     ) -> Result<Self, prometheus::Error> {
-        let r = registry;
+        let make = Maker::new(registry, tenants.names());
+        let overflowing = ["model"].into_iter().chain(tenants.names());
+        let faults = Fault::ALL.iter().map(|fault| fault.as_label());
         let metrics = Self {
-            models: ModelNames::new(max_models),
-            success: counters(r, "vllm_request_success_total", "Requests answered with 2xx and, for a stream, a proper end.", &[])?,
-            error: counters(r, "vllm_request_error_total", "Failed requests by the exact kind of failure.", &["error_type"])?,
-            cancelled: counters(r, "vllm_request_cancelled_total", "Requests whose client left before it had everything, by how far they had come.", &["phase"])?,
-            input_tokens: histograms(r, "vllm_input_tokens_per_request", "Prompt tokens per request, by where the count comes from.", buckets::TOKENS, &["source"])?,
-            output_tokens: histograms(r, "vllm_output_tokens_per_request", "Generated tokens per request over all choices, by where the count comes from; partial counts of cancelled streams included.", buckets::TOKENS, &["source"])?,
-            ttft: histograms(r, "vllm_request_time_to_first_token_seconds", "Streams: request head received to first frame with generated output.", buckets::TTFT, &[])?,
-            first_answer: histograms(r, "vllm_request_time_to_first_answer_seconds", "Streams: request head received to first generated output that is not reasoning.", buckets::TTFT, &[])?,
-            itl: histograms(r, "vllm_request_inter_token_latency_seconds", "Streams: time between frames with generated output, per choice.", buckets::ITL, &[])?,
-            tpot: histograms(r, "vllm_request_time_per_output_token_seconds", "Streams: (last token - first token) / (output tokens - 1).", buckets::ITL, &[])?,
-            longest_stall: histograms(r, "vllm_request_longest_stall_seconds", "Streams: the largest gap between two frames with generated output.", buckets::ITL, &[])?,
-            duration: histograms(r, "vllm_request_duration_seconds", "Request head received to last body byte, every request whatever its end.", buckets::DURATION, &[])?,
-            finish: counters(r, "vllm_request_finish_total", "Finished choices by vLLM's reason.", &["finish_reason"])?,
-            in_flight: gauges(r, "vllm_requests_in_flight", "Requests that upstream has or is being sent, and that have not ended.")?,
-            stalled: gauges(r, "vllm_streams_stalled", "Open streams that have been silent for observe.stall_after.")?,
-            cached_tokens: counters(r, "vllm_cached_input_tokens_total", "Prompt tokens taken from the prefix cache, where usage says so.", &[])?,
-            reasoning_tokens: counters(r, "vllm_reasoning_tokens_total", "Output tokens spent on reasoning, where usage says so.", &[])?,
-            queue: histograms(r, "vllm_request_queue_seconds", "Time in vLLM's queue, where its per-request metrics object passes by.", buckets::TTFT, &[])?,
-            overhead: register(r, Histogram::with_opts(HistogramOpts::new("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.").buckets(buckets::OVERHEAD.to_vec()))?)?,
-            faults: register(r, IntCounterVec::new(Opts::new("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on."), &["reason"])?)?,
-            overflow: register(r, IntCounterVec::new(Opts::new("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other."), &["label"])?)?,
-            downstream_connections: register(r, IntGauge::new("tokenglass_downstream_connections", "Open client connections.")?)?,
-            reloads: register(r, IntCounterVec::new(Opts::new("tokenglass_config_reloads_total", "Configuration reloads by result."), &["result"])?)?,
-            upstream_connections: register(r, IntGauge::new("tokenglass_upstream_connections", "Open upstream connections, in use and idle.")?)?,
+            success: make.requests("vllm_request_success_total", "Requests answered with 2xx and, for a stream, a proper end.", &[])?,
+            error: make.requests("vllm_request_error_total", "Failed requests by the exact kind of failure.", &["error_type"])?,
+            cancelled: make.requests("vllm_request_cancelled_total", "Requests whose client left before it had everything, by how far they had come.", &["phase"])?,
+            input_tokens: make.request_histograms("vllm_input_tokens_per_request", "Prompt tokens per request, by where the count comes from.", buckets::TOKENS, &["source"])?,
+            output_tokens: make.request_histograms("vllm_output_tokens_per_request", "Generated tokens per request over all choices, by where the count comes from; partial counts of cancelled streams included.", buckets::TOKENS, &["source"])?,
+            ttft: make.request_histograms("vllm_request_time_to_first_token_seconds", "Streams: request head received to first frame with generated output.", buckets::TTFT, &[])?,
+            first_answer: make.request_histograms("vllm_request_time_to_first_answer_seconds", "Streams: request head received to first generated output that is not reasoning.", buckets::TTFT, &[])?,
+            itl: make.request_histograms("vllm_request_inter_token_latency_seconds", "Streams: time between frames with generated output, per choice.", buckets::ITL, &[])?,
+            tpot: make.request_histograms("vllm_request_time_per_output_token_seconds", "Streams: (last token - first token) / (output tokens - 1).", buckets::ITL, &[])?,
+            longest_stall: make.request_histograms("vllm_request_longest_stall_seconds", "Streams: the largest gap between two frames with generated output.", buckets::ITL, &[])?,
+            duration: make.request_histograms("vllm_request_duration_seconds", "Request head received to last body byte, every request whatever its end.", buckets::DURATION, &[])?,
+            finish: make.requests("vllm_request_finish_total", "Finished choices by vLLM's reason.", &["finish_reason"])?,
+            in_flight: make.request_gauges("vllm_requests_in_flight", "Requests that upstream has or is being sent, and that have not ended.")?,
+            stalled: make.request_gauges("vllm_streams_stalled", "Open streams that have been silent for observe.stall_after.")?,
+            cached_tokens: make.requests("vllm_cached_input_tokens_total", "Prompt tokens taken from the prefix cache, where usage says so.", &[])?,
+            reasoning_tokens: make.requests("vllm_reasoning_tokens_total", "Output tokens spent on reasoning, where usage says so.", &[])?,
+            queue: make.request_histograms("vllm_request_queue_seconds", "Time in vLLM's queue, where its per-request metrics object passes by.", buckets::TTFT, &[])?,
+            overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
+            faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
+            overflow: make.counters("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other.", "label", overflowing)?,
+            downstream_connections: make.gauge("tokenglass_downstream_connections", "Open client connections.")?,
+            reloads: make.counters("tokenglass_config_reloads_total", "Configuration reloads by result.", "result", ["success", "failure"].into_iter())?,
+            upstream_connections: make.gauge("tokenglass_upstream_connections", "Open upstream connections, in use and idle.")?,
             open,
             registry: registry.clone(),
+            models: Values::new(max_models),
+            lives: Lives::default(),
+            tenants,
         };
-        for fault in Fault::ALL {
-            metrics.faults.with_label_values(&[fault.as_label()]);
-        }
-        metrics.overflow.with_label_values(&["model"]);
-        for result in ["success", "failure"] {
-            metrics.reloads.with_label_values(&[result]);
-        }
-        build_info(registry)?;
+        Maker::new(registry, std::iter::empty()).build_info()?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
@@ -187,7 +188,7 @@ impl Metrics {
             Outcome::Cancelled(phase) => series.cancelled(phase).inc(),
         }
         series.duration.observe(record.duration.as_secs_f64());
-        let labels = series.labels();
+        let labels = series.key().values(&[]);
         let observe = |family: &HistogramVec, value: Option<Duration>| {
             if let Some(value) = value {
                 family
@@ -200,11 +201,9 @@ impl Metrics {
         observe(&self.tpot, record.tpot);
         observe(&self.longest_stall, record.longest_stall);
         observe(&self.queue, record.queue);
-        let [model, endpoint, stream] = labels;
         for reason in &record.finish_reasons {
-            self.finish
-                .with_label_values(&[model, endpoint, stream, reason.as_label()])
-                .inc();
+            let labels = series.key().values(&[reason.as_label()]);
+            self.finish.with_label_values(&labels).inc();
         }
         for (family, tokens) in [
             (&self.cached_tokens, record.cached_tokens),
@@ -217,74 +216,28 @@ impl Metrics {
     }
 
     /// Counts a finished request's tokens. Also called off the forwarding path, by the estimator.
-    pub fn record_tokens(&self, record: &Record, model: &str) {
+    pub fn record_tokens(&self, record: &Record, key: &Key) {
         for (family, tokens) in [
             (&self.input_tokens, record.input_tokens),
             (&self.output_tokens, record.output_tokens),
         ] {
             if let Some((count, source)) = tokens {
-                let labels = [
-                    model,
-                    record.endpoint.as_label(),
-                    series::stream_label(record.stream),
-                    source.as_label(),
-                ];
+                let labels = key.values(&[source.as_label()]);
                 #[expect(clippy::cast_precision_loss, reason = "no request has 2^52 tokens")]
                 family.with_label_values(&labels).observe(count as f64);
             }
         }
     }
-}
 
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    family: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn with(more: &[&'static str]) -> Vec<&'static str> {
-    [REQUEST, more].concat()
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    more: &[&'static str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    register(
-        registry,
-        IntCounterVec::new(Opts::new(name, help), &with(more))?,
-    )
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), REQUEST)?)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    edges: &[f64],
-    more: &[&'static str],
-) -> Result<HistogramVec, prometheus::Error> {
-    let opts = HistogramOpts::new(name, help).buckets(edges.to_vec());
-    register(registry, HistogramVec::new(opts, &with(more))?)
-}
-
-fn build_info(registry: &Registry) -> Result<(), prometheus::Error> {
-    let labels = HashMap::from([
-        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        (
-            "rustc".to_owned(),
-            env!("CARGO_PKG_RUST_VERSION").to_owned(),
-        ),
-    ]);
-    let opts =
-        Opts::new("tokenglass_build_info", "1, with the build in the labels.").const_labels(labels);
-    register(registry, Gauge::with_opts(opts)?)?.set(1.0);
-    Ok(())
+    /// [`Metrics::record_tokens`] for a record that was finished a while ago: its series are on `/metrics`, or are again.
+    pub fn record_late(&self, record: &Record) {
+        let key = Key {
+            model: self.model_label(record).into(),
+            endpoint: record.endpoint,
+            stream: record.stream,
+            tenants: record.tenants.clone(),
+        };
+        let _life = self.lives.get(&key);
+        self.record_tokens(record, &key);
+    }
 }

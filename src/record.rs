@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::classify::Endpoint;
 use crate::outcome::{Outcome, TokenSource};
+use crate::tenants::TenantValues;
 
 /// One finished request. Durations are wall time on one monotonic clock; counts are tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Record {
     pub stream: bool,
     /// How it ended.
     pub outcome: Outcome,
+    /// Values of the configured tenant labels.
+    pub tenants: TenantValues,
     /// The model as upstream named it in a 2xx answer: safe to become a label.
     pub served_model: Option<Box<str>>,
     /// The model as the client named it: a label only if upstream is known to serve it.

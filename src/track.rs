@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::response;
+use http::{HeaderMap, response};
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
@@ -21,10 +21,11 @@ pub use recorder::Recorder;
 pub use request::RequestWatch;
 
 use crate::classify::Endpoint;
-use crate::metrics::Fault;
+use crate::metrics::{Fault, InUse, Key};
 use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
 use crate::record::Record;
+use crate::tenants::TenantValues;
 
 /// Inter-token gaps are counted locally and flushed at least this often, so that a stream of minutes shows at once.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -38,9 +39,8 @@ pub struct Track {
     request: Rc<RefCell<RequestWatch>>,
     stage: Stage,
     gaps: Option<Gaps>,
-    /// The gauge that counts this stream as stalled, while it is: by then another answer may have made its model known,
-    /// and the label must not change in between.
-    stalled: Option<IntGauge>,
+    stalled: Option<(InUse, IntGauge)>,
+    tenants: TenantValues,
 }
 
 #[derive(Debug)]
@@ -58,6 +58,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Gaps {
+    _series: InUse,
     local: LocalHistogram,
     flushed: Instant,
 }
@@ -65,10 +66,17 @@ struct Gaps {
 impl Track {
     /// A request head was received at `started`.
     #[must_use]
-    pub fn new(recorder: Rc<Recorder>, endpoint: Endpoint, started: Instant) -> Self {
+    pub fn new(
+        recorder: Rc<Recorder>,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+        started: Instant,
+    ) -> Self {
+        let tenants = recorder.tenants(headers);
         let request = Rc::new(RefCell::new(RequestWatch::new(
             Rc::clone(&recorder),
             endpoint,
+            tenants.clone(),
         )));
         Self {
             recorder,
@@ -78,6 +86,7 @@ impl Track {
             stage: Stage::AwaitingHead,
             gaps: None,
             stalled: None,
+            tenants,
         }
     }
 
@@ -148,14 +157,17 @@ impl Track {
                 let model = self
                     .recorder
                     .label(watching.served_model(), facts.model.as_deref());
-                let series = self.recorder.series(&model, self.endpoint, true);
+                let series = self.recorder.series(Key {
+                    model: model.into(),
+                    endpoint: self.endpoint,
+                    stream: true,
+                    tenants: self.tenants.clone(),
+                });
+                let itl = &self.recorder.metrics().itl;
+                let local = itl.with_label_values(&series.key().values(&[])).local();
                 empty.insert(Gaps {
-                    local: self
-                        .recorder
-                        .metrics()
-                        .itl
-                        .with_label_values(&series.labels())
-                        .local(),
+                    local,
+                    _series: series,
                     flushed: now,
                 })
             }
@@ -174,7 +186,8 @@ impl Track {
     /// The stream has been silent for long, or speaks again.
     pub fn set_stalled(&mut self, stalled: bool) {
         if !stalled {
-            if let Some(gauge) = self.stalled.take() {
+            // The very gauge that was raised: the model's label may have become known since.
+            if let Some((_series, gauge)) = self.stalled.take() {
                 gauge.dec();
             }
             return;
@@ -182,15 +195,19 @@ impl Track {
         if self.stalled.is_some() {
             return;
         }
-        let model = self.recorder.label(None, self.model());
-        let series = self.recorder.series(&model, self.endpoint, true);
+        let series = self.recorder.series(Key {
+            model: self.recorder.label(None, self.model()).into(),
+            endpoint: self.endpoint,
+            stream: true,
+            tenants: self.tenants.clone(),
+        });
         let gauge = self
             .recorder
             .metrics()
             .stalled
-            .with_label_values(&series.labels());
+            .with_label_values(&series.key().values(&[]));
         gauge.inc();
-        self.stalled = Some(gauge);
+        self.stalled = Some((series, gauge));
     }
 
     /// Whether silence of this response is a stall: it is a stream whose end has not been seen.
@@ -233,7 +250,7 @@ impl Track {
             self.stage = stage;
             return;
         };
-        let record = observer
+        let mut record = observer
             .and_then(|observer| self.recorder.contain(|| observer.finish(end, now)))
             .inspect(|record| {
                 if record.faults > 0 {
@@ -252,6 +269,7 @@ impl Track {
                 };
                 bare(self.endpoint, &facts, outcome, self.started, now)
             });
+        record.tenants = std::mem::take(&mut self.tenants);
         self.recorder
             .record(record, self.request.borrow_mut().leave());
     }
@@ -262,7 +280,8 @@ impl Track {
         }
         self.stage = Stage::Recorded;
         let facts = self.request.borrow_mut().settle();
-        let record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
+        let mut record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
+        record.tenants = std::mem::take(&mut self.tenants);
         self.recorder
             .record(record, self.request.borrow_mut().leave());
     }
@@ -290,6 +309,7 @@ fn bare(
         endpoint,
         stream: facts.stream,
         outcome,
+        tenants: TenantValues::new(),
         served_model: None,
         requested_model: facts.model.clone(),
         duration: now.saturating_duration_since(started),

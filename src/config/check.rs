@@ -50,6 +50,13 @@ pub(super) fn whole(
             None
         }
     };
+    let tenants = &config.tenants;
+    if !tenants.labels.is_empty() && tenants.map_file.is_none() && tenants.hash_key.is_none() {
+        whole.clash(
+            ["tenants.labels", "tenants.map_file"],
+            "needs tenants.map_file or tenants.hash_key too: raw values are never shown",
+        );
+    }
     let (listen, admin) = (config.server.listen, config.admin.listen);
     if overlap(listen, admin) {
         let message = format!("server.listen ({listen}) and admin.listen ({admin}) overlap");

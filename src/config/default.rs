@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{
-    Admin, Config, Log, LogFormat, Observe, Server, Shutdown, Tokens, Upstream, UpstreamUrl,
+    Admin, Config, Log, LogFormat, Observe, Server, Shutdown, Tenants, Tokens, Upstream,
+    UpstreamUrl,
 };
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -54,11 +55,16 @@ impl Default for Config {
                 max_event: 1 << 20,
                 stall_after: Duration::from_secs(10),
                 max_models: 200,
+                expire_after: Some(Duration::from_secs(24 * 60 * 60)),
             },
             tokens: Tokens {
                 estimate: true,
                 max_text: 256 << 10,
                 queue: 1024,
+            },
+            tenants: Tenants {
+                max_values: 200,
+                ..Tenants::default()
             },
             shutdown: Shutdown {
                 ready_delay: Duration::ZERO,

@@ -42,10 +42,6 @@ impl Key {
         self
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no key is secret yet; tokens and keys will be")
-    )]
     pub(super) const fn secret(mut self) -> Self {
         self.secret = true;
         self

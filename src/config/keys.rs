@@ -2,7 +2,8 @@
 
 use super::key::Key;
 use super::kind::{
-    Address, Bytes, Count, Delay, File, Filter, Format, Kind, Positive, Switch, Timeout, Urls,
+    Address, Bytes, Count, Delay, File, Filter, Format, Hidden, Kind, Labels, Positive, Switch,
+    Timeout, Urls,
 };
 use super::units::{KIB, MIB};
 
@@ -58,9 +59,14 @@ pub(super) static KEYS: &[Key] = &[
     key!(observe.max_event: Bytes(KIB, 1024 * MIB)),
     key!(observe.stall_after: Positive),
     key!(observe.max_models: Count(1, 100_000)),
+    key!(observe.expire_after: Timeout),
     key!(tokens.estimate: Switch),
     key!(tokens.max_text: Bytes(KIB, 1024 * MIB)),
     key!(tokens.queue: Count(1, 1_000_000)),
+    key!(tenants.labels: Labels).list(),
+    key!(tenants.map_file: File),
+    key!(tenants.hash_key: Hidden).secret(),
+    key!(tenants.max_values: Count(1, 100_000)),
     key!(shutdown.ready_delay: Delay),
     key!(shutdown.drain_timeout: Delay),
     key!(log.level: Filter).flag("--log-level"),

@@ -1,5 +1,7 @@
 //! What a key may be: reading a raw value, and showing a validated one as a TOML literal that reads back the same.
 
+mod tenants;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use super::suggest::nearest;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::value::{Form, Mistake, Value};
 use super::{LogFormat, UpstreamUrl};
+
+pub(super) use tenants::{Hidden, Labels};
 
 pub(super) trait Kind<T> {
     fn read(&self, value: &Value) -> Result<T, Vec<Mistake>>;
@@ -180,13 +184,10 @@ impl Kind<Option<PathBuf>> for File {
 
 impl Kind<Vec<UpstreamUrl>> for Urls {
     fn read(&self, value: &Value) -> Result<Vec<UpstreamUrl>, Vec<Mistake>> {
-        let items = match &value.form {
-            Form::List(items) if items.is_empty() => {
-                return Err(value.mistake("expected at least one URL, found none"));
-            }
-            Form::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(value),
-        };
+        let items = items(value);
+        if items.is_empty() {
+            return Err(value.mistake("expected at least one URL, found none"));
+        }
         let mut urls = Vec::with_capacity(items.len());
         let mut mistakes = Vec::new();
         for item in items {
@@ -254,6 +255,16 @@ impl Kind<LogFormat> for Format {
             LogFormat::Auto => quote("auto"),
             LogFormat::Text => quote("text"),
             LogFormat::Json => quote("json"),
+        }
+    }
+}
+
+/// The items of a list; a single value is a list of one.
+fn items(value: &Value) -> &[Value] {
+    match &value.form {
+        Form::List(items) => items,
+        Form::Word(_) | Form::Text(_) | Form::Integer(_) | Form::Boolean(_) | Form::Other(_) => {
+            std::slice::from_ref(value)
         }
     }
 }

@@ -30,10 +30,10 @@ pub fn show(loaded: &Loaded) -> String {
 }
 
 pub(super) fn line(key: &Key, draft: &Draft, origin: &Origin) -> String {
-    let literal = if key.secret {
-        quote(HIDDEN)
-    } else {
-        (key.read)(draft)
+    let literal = match (key.read)(draft) {
+        // That there is no secret is none.
+        set if key.secret && set != quote("") => quote(HIDDEN),
+        shown => shown,
     };
     let setting = format!("{} = {literal}", key.name);
     // A path may hold a line feed, and would then end the comment.

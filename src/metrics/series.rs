@@ -1,17 +1,38 @@
-//! The resolved children of one (model, endpoint, stream): looking them up costs more than counting.
+//! The resolved children of one (model, endpoint, stream, tenant): looking them up costs more than counting.
+
+use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
+use smallvec::SmallVec;
 
 use super::Metrics;
+use super::expiry::Life;
 use crate::classify::Endpoint;
 use crate::outcome::{ErrorType, Phase};
+use crate::tenants::TenantValues;
+
+/// Which series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// A label value, not any name.
+    pub model: Box<str>,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Streams, or not.
+    pub stream: bool,
+    /// In the order of the tenant labels.
+    pub tenants: TenantValues,
+}
+
+/// Label values in the order of the families.
+pub type LabelValues<'a> = SmallVec<[&'a str; 6]>;
 
 /// What a request of this kind touches on its way.
 #[derive(Debug)]
 pub struct Series {
-    model: Box<str>,
-    endpoint: Endpoint,
-    stream: bool,
+    key: Key,
+    /// Whether it is still on `/metrics`.
+    pub(super) life: Arc<Life>,
     pub(super) success: IntCounter,
     pub(super) duration: Histogram,
     /// `vllm_requests_in_flight`
@@ -20,39 +41,59 @@ pub struct Series {
     cancelled: Vec<IntCounter>,
 }
 
+impl Key {
+    /// The label values, and `more` behind them.
+    #[must_use]
+    pub fn values<'a>(&'a self, more: &[&'a str]) -> LabelValues<'a> {
+        let stream = if self.stream { "true" } else { "false" };
+        let mut values = LabelValues::from_slice(&[&self.model, self.endpoint.as_label(), stream]);
+        values.extend(self.tenants.iter().map(|value| &**value));
+        values.extend_from_slice(more);
+        values
+    }
+}
+
 impl Series {
     /// Resolves the children. Counters of failures are born at 0, so that `rate()` sees the first failure.
     #[must_use]
-    pub fn new(metrics: &Metrics, model: &str, endpoint: Endpoint, stream: bool) -> Self {
-        let labels = [model, endpoint.as_label(), stream_label(stream)];
-        let [model_label, endpoint_label, stream_value] = labels;
-        let more = |value| [model_label, endpoint_label, stream_value, value];
+    pub fn new(metrics: &Metrics, key: &Key) -> Self {
+        let life = metrics.lives.get(key);
+        let plain = &key.values(&[])[..];
         Self {
-            model: model.into(),
-            endpoint,
-            stream,
-            success: metrics.success.with_label_values(&labels),
-            duration: metrics.duration.with_label_values(&labels),
-            in_flight: metrics.in_flight.with_label_values(&labels),
+            life,
+            success: metrics.success.with_label_values(plain),
+            duration: metrics.duration.with_label_values(plain),
+            in_flight: metrics.in_flight.with_label_values(plain),
             errors: ErrorType::ALL
                 .iter()
-                .map(|kind| metrics.error.with_label_values(&more(kind.as_label())))
+                .map(|kind| {
+                    metrics
+                        .error
+                        .with_label_values(&key.values(&[kind.as_label()]))
+                })
                 .collect(),
             cancelled: Phase::ALL
                 .iter()
-                .map(|phase| metrics.cancelled.with_label_values(&more(phase.as_label())))
+                .map(|phase| {
+                    metrics
+                        .cancelled
+                        .with_label_values(&key.values(&[phase.as_label()]))
+                })
                 .collect(),
+            key: key.clone(),
         }
     }
 
-    /// Label values in the order of the families.
+    /// Whether it has left `/metrics`.
     #[must_use]
-    pub fn labels(&self) -> [&str; 3] {
-        [
-            &self.model,
-            self.endpoint.as_label(),
-            stream_label(self.stream),
-        ]
+    pub fn is_dead(&self) -> bool {
+        self.life.is_dead()
+    }
+
+    /// Which series these are.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     #[expect(
@@ -70,8 +111,4 @@ impl Series {
     pub(super) fn cancelled(&self, phase: Phase) -> &IntCounter {
         &self.cancelled[phase as usize]
     }
-}
-
-pub(super) fn stream_label(stream: bool) -> &'static str {
-    if stream { "true" } else { "false" }
 }

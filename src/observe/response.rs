@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::classify::Endpoint;
 use crate::outcome::{End, ErrorType, Outcome, Phase};
 use crate::record::Record;
+use crate::tenants::TenantValues;
 
 use super::body::{self, Body};
 use super::progress::{Echo, Progress};
@@ -187,6 +188,7 @@ impl ResponseObserver {
             endpoint: self.endpoint,
             stream: self.stream || self.asked_stream,
             outcome,
+            tenants: TenantValues::new(),
             duration: now.saturating_duration_since(self.started),
             ttft: streamed(progress.timing.ttft(self.started)),
             first_answer: streamed(progress.timing.first_answer(self.started)),

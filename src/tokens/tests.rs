@@ -10,6 +10,7 @@ use crate::record::EstimateText;
 
 fn record(output: &str) -> Record {
     Record {
+        tenants: crate::tenants::TenantValues::new(),
         endpoint: Endpoint::ChatCompletions,
         stream: true,
         outcome: Outcome::Success,

@@ -1,6 +1,5 @@
 //! Where one worker's tracks end: its cache of resolved series, the estimator, the shared metrics.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::classify::Endpoint;
 use crate::config::Config;
-use crate::metrics::{Fault, Metrics, Series, labels};
+use crate::metrics::{Fault, InUse, Key, Metrics, Series, labels};
 use crate::observe::Limits;
 use crate::record::Record;
+use crate::tenants::TenantValues;
 use crate::tokens::{Estimator, Job, PromptCell};
-
-type Key = (Box<str>, Endpoint, bool);
 
 /// One per worker.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     estimator: Option<Estimator>,
     series: RefCell<HashMap<Key, Rc<Series>>>,
+    /// The sweep that the cache was last cleared after.
+    epoch: Cell<u64>,
     limits: Limits,
     max_request_body: usize,
     stall_after: Duration,
@@ -40,6 +41,7 @@ impl Recorder {
             metrics,
             estimator,
             series: RefCell::default(),
+            epoch: Cell::new(0),
             limits: Limits {
                 event: config.observe.max_event,
                 body: config.observe.max_response_body,
@@ -102,27 +104,43 @@ impl Recorder {
     }
 
     /// The label for a model by what upstream has called it, or by what the client has.
-    pub(super) fn label<'a>(
-        &self,
-        served: Option<&'a str>,
-        requested: Option<&'a str>,
-    ) -> Cow<'a, str> {
+    pub(super) fn label<'a>(&self, served: Option<&'a str>, requested: Option<&'a str>) -> &'a str {
         match (served, requested) {
-            (Some(name), _) if self.metrics.models.admit(name) => Cow::Borrowed(name),
-            (None, Some(name)) if self.metrics.models.knows(name) => Cow::Borrowed(name),
-            _ => Cow::Borrowed(labels::OTHER),
+            (Some(name), _) if self.metrics.models.admit(name) => name,
+            (None, Some(name)) if self.metrics.models.knows(name) => name,
+            _ => labels::OTHER,
         }
     }
 
-    /// The resolved series.
-    pub(super) fn series(&self, model: &str, endpoint: Endpoint, stream: bool) -> Rc<Series> {
-        let key = (Box::from(model), endpoint, stream);
-        if let Some(series) = self.series.borrow().get(&key) {
-            return Rc::clone(series);
+    /// The resolved series, in use until the result is dropped.
+    pub(super) fn series(&self, key: Key) -> InUse {
+        let epoch = self.metrics.epoch();
+        if self.epoch.replace(epoch) != epoch {
+            self.series
+                .borrow_mut()
+                .retain(|_, series| !series.is_dead());
         }
-        let series = Rc::new(Series::new(&self.metrics, model, endpoint, stream));
-        self.series.borrow_mut().insert(key, Rc::clone(&series));
-        series
+        let mut known = self.series.borrow_mut();
+        if let Some(series) = known.get(&key)
+            && let Some(used) = self.metrics.enter(series)
+        {
+            return used;
+        }
+        loop {
+            // Dead, or new to this worker. A sweep that is under way may take it once more.
+            let series = Rc::new(Series::new(&self.metrics, &key));
+            if let Some(used) = self.metrics.enter(&series) {
+                known.insert(key, series);
+                return used;
+            }
+        }
+    }
+
+    /// The tenant labels of a request.
+    pub(super) fn tenants(&self, headers: &HeaderMap) -> TenantValues {
+        self.metrics.tenants.resolve(headers, |label| {
+            self.metrics.overflow.with_label_values(&[label]).inc();
+        })
     }
 
     /// Starts counting a prompt, off this thread.
@@ -139,11 +157,16 @@ impl Recorder {
 
     /// Counts a finished request; its tokens a little later, if they must be estimated.
     pub(super) fn record(&self, mut record: Record, prompt: Option<Arc<PromptCell>>) {
-        let label = self.metrics.model_label(&record).to_owned();
-        if record.served_model.is_some() && label == labels::OTHER {
+        let key = Key {
+            model: self.metrics.model_label(&record).into(),
+            endpoint: record.endpoint,
+            stream: record.stream,
+            tenants: record.tenants.clone(),
+        };
+        if record.served_model.is_some() && &*key.model == labels::OTHER {
             self.metrics.overflow.with_label_values(&["model"]).inc();
         }
-        let series = self.series(&label, record.endpoint, record.stream);
+        let series = self.series(key);
         self.metrics.record(&record, &series);
         if record.text.is_some()
             && record.output_tokens.is_none()
@@ -157,6 +180,6 @@ impl Recorder {
                 }
             }
         }
-        self.metrics.record_tokens(&record, &label);
+        self.metrics.record_tokens(&record, series.key());
     }
 }

@@ -4,11 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus::IntGauge;
 
 use super::Recorder;
 use crate::classify::Endpoint;
+use crate::metrics::{InUse, Key};
 use crate::observe::{RequestFacts, RequestTee};
+use crate::tenants::TenantValues;
 use crate::tokens::PromptCell;
 
 /// Watches one request body, and holds the in-flight gauge.
@@ -18,18 +19,20 @@ pub struct RequestWatch {
     endpoint: Endpoint,
     tee: Option<RequestTee>,
     facts: Option<RequestFacts>,
-    in_flight: Option<IntGauge>,
+    tenants: TenantValues,
+    in_flight: Option<InUse>,
     prompt: Option<Arc<PromptCell>>,
 }
 
 impl RequestWatch {
-    pub(super) fn new(recorder: Rc<Recorder>, endpoint: Endpoint) -> Self {
+    pub(super) fn new(recorder: Rc<Recorder>, endpoint: Endpoint, tenants: TenantValues) -> Self {
         let tee = RequestTee::new(endpoint, recorder.max_request_body());
         Self {
             recorder,
             endpoint,
             tee: Some(tee),
             facts: None,
+            tenants,
             in_flight: None,
             prompt: None,
         }
@@ -48,10 +51,14 @@ impl RequestWatch {
             return;
         };
         let (facts, body) = self.recorder.contain(|| tee.finish()).unwrap_or_default();
-        let model = self.recorder.label(None, facts.model.as_deref());
-        let series = self.recorder.series(&model, self.endpoint, facts.stream);
+        let series = self.recorder.series(Key {
+            model: self.recorder.label(None, facts.model.as_deref()).into(),
+            endpoint: self.endpoint,
+            stream: facts.stream,
+            tenants: self.tenants.clone(),
+        });
         series.in_flight.inc();
-        self.in_flight = Some(series.in_flight.clone());
+        self.in_flight = Some(series);
         // An answer that is not a stream brings its usage; so does a stream that was asked to.
         if facts.stream
             && !facts.include_usage
@@ -70,8 +77,8 @@ impl RequestWatch {
 
     /// The request has ended.
     pub(super) fn leave(&mut self) -> Option<Arc<PromptCell>> {
-        if let Some(gauge) = self.in_flight.take() {
-            gauge.dec();
+        if let Some(series) = self.in_flight.take() {
+            series.in_flight.dec();
         }
         self.prompt.take()
     }

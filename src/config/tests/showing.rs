@@ -47,11 +47,18 @@ max_response_body = "1MiB"                    # from default
 max_event = "1MiB"                            # from default
 stall_after = "10s"                           # from default
 max_models = 200                              # from default
+expire_after = "1day"                         # from default
 
 [tokens]
 estimate = true                               # from default
 max_text = "256KiB"                           # from default
 queue = 1024                                  # from default
+
+[tenants]
+labels = []                                   # from default
+map_file = ""                                 # from default
+hash_key = ""                                 # from default
+max_values = 200                              # from default
 
 [shutdown]
 ready_delay = "0s"                            # from default
