@@ -36,3 +36,5 @@ mod timeouts;
 mod transparency;
 #[path = "it/truth.rs"]
 mod truth;
+#[path = "it/turns.rs"]
+mod turns;
