@@ -52,3 +52,5 @@ mod transparency;
 mod transports;
 #[path = "it/truth.rs"]
 mod truth;
+#[path = "it/turns.rs"]
+mod turns;

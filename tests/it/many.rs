@@ -42,6 +42,7 @@ fn timeless(record: &Record) -> String {
 
 #[test]
 fn a_thousand_streams_through_one_worker_are_all_whole() {
+    let _turn = crate::turns::take();
     let runtime = runtime();
     let sim = runtime
         .block_on(async { sim::Server::start(sim::Config::default()) })

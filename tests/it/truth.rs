@@ -135,6 +135,7 @@ fn mix(continuous: f64) -> Mix {
 
 #[test]
 fn every_counter_equals_the_truth() {
+    let _turn = crate::turns::take();
     let (mut bench, warm) = Bench::start();
     let mut all = vec![(warm, PACED)];
     for (continuous, requests) in [(0.0, 900), (1.0, 500)] {
@@ -206,6 +207,7 @@ fn every_counter_equals_the_truth() {
 /// Everything at full speed, where one read brings many frames, or a few bytes of one.
 #[test]
 fn counts_are_as_true_in_a_burst() {
+    let _turn = crate::turns::take();
     let (mut bench, warm) = Bench::start();
     let mut all = vec![(warm, PACED)];
     for (continuous, requests) in [(0.0, 900), (1.0, 400)] {
@@ -246,6 +248,7 @@ fn same_frames(runs: &[(Run, Asked)]) {
 /// The proxy's time to first token against the simulator's own clock, one request at a time, beside other traffic.
 #[test]
 fn time_to_first_token_is_right_to_two_milliseconds() {
+    let _turn = crate::turns::take();
     let (bench, _warm) = Bench::start();
     let mut load = Plan::new(bench.proxy.addr());
     load.mix.completions = 1.0;
@@ -314,6 +317,7 @@ fn ttft_error(bench: &Bench, id: &str) -> f64 {
 #[test]
 #[ignore = "the upstream leg's decoder drops what the read had brought before the error"]
 fn frames_in_front_of_a_bad_chunk_arrive() {
+    let _turn = crate::turns::take();
     let (mut bench, _warm) = Bench::start();
     let streams = Mix {
         stream: 1.0,
