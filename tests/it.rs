@@ -12,6 +12,8 @@
     unreachable_pub
 )]
 
+#[path = "it/bugs.rs"]
+mod bugs;
 #[path = "it/captures.rs"]
 mod captures;
 #[path = "it/cli.rs"]
@@ -32,3 +34,5 @@ mod strict;
 mod support;
 #[path = "it/transparency.rs"]
 mod transparency;
+#[path = "it/upstream_leg.rs"]
+mod upstream_leg;

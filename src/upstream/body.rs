@@ -157,7 +157,13 @@ impl Incoming {
                 self.state = State::Done;
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            let step = if self.carry.is_empty() {
+            let failure = match &self.state {
+                State::Chunked(chunked) => chunked.failure(),
+                _ => None,
+            };
+            let step = if let Some(reason) = failure {
+                Err(Error::BadBody(reason))
+            } else if self.carry.is_empty() {
                 let Some(stream) = &mut self.stream else {
                     return Poll::Ready(None);
                 };

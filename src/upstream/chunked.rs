@@ -25,6 +25,7 @@ enum State {
     DataLf,
     Trailers,
     Done,
+    Failed(&'static str),
 }
 
 /// A decoder for one body.
@@ -69,10 +70,22 @@ impl Chunked {
         head::parse_trailers(&section).map(Some)
     }
 
-    /// Decodes `buffer` in place.
+    /// Why nothing more can be decoded, if so.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        match self.state {
+            State::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Decodes `buffer` in place. Data before a fault is data still: the fault is reported with the next call, and by
+    /// [`Chunked::failure`].
     pub(super) fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, &'static str> {
         let mut read = 0;
         let mut written = 0;
+        if let Some(reason) = self.failure() {
+            return Err(reason);
+        }
         while read < buffer.len() && self.state != State::Done {
             if self.state == State::Data {
                 let here = usize::try_from(self.left)
@@ -91,7 +104,13 @@ impl Chunked {
             }
             let byte = buffer[read];
             read += 1;
-            self.step(byte)?;
+            if let Err(reason) = self.step(byte) {
+                self.state = State::Failed(reason);
+                if written == 0 {
+                    return Err(reason);
+                }
+                break;
+            }
         }
         Ok(Decoded {
             data: written,
@@ -140,7 +159,9 @@ impl Chunked {
             }
             (State::SizeStart | State::Size | State::SizeSpace, _) => return Err("bad chunk size"),
             (State::SizeLf | State::DataCr | State::DataLf, _) => return Err("bad chunk line end"),
-            (State::Data | State::Done, _) => return Err("chunk decoder out of step"),
+            (State::Data | State::Done | State::Failed(_), _) => {
+                return Err("chunk decoder out of step");
+            }
         };
         Ok(())
     }
@@ -176,6 +197,9 @@ mod tests {
             body.extend_from_slice(&piece[..decoded.data]);
             consumed += decoded.consumed;
             at += size;
+            if let Some(reason) = decoder.failure() {
+                return Err(reason);
+            }
             if decoder.is_done() {
                 break;
             }
