@@ -22,6 +22,8 @@ mod cli;
 mod forwarding;
 #[path = "it/origin.rs"]
 mod origin;
+#[path = "it/pool.rs"]
+mod pool;
 #[path = "it/smuggling.rs"]
 mod smuggling;
 #[path = "it/smuggling_cases.rs"]

@@ -208,8 +208,7 @@ impl Incoming {
             State::Chunked(chunked) => {
                 let decoded = chunked.decode(input).map_err(Error::BadBody)?;
                 if chunked.is_done() {
-                    let trailers = chunked.take_trailers().map_err(Error::BadBody)?;
-                    self.state = trailers.map_or(State::Done, State::Trailers);
+                    self.state = chunked.take_trailers().map_or(State::Done, State::Trailers);
                 }
                 (decoded.data, decoded.consumed)
             }

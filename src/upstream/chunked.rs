@@ -35,7 +35,9 @@ pub(super) struct Chunked {
     /// Bytes of the chunk still to come, or the size as read so far.
     left: u64,
     extensions: usize,
-    trailers: Vec<u8>,
+    /// The trailer section as it comes.
+    section: Vec<u8>,
+    trailers: Option<HeaderMap>,
 }
 
 /// What one call brought.
@@ -53,7 +55,8 @@ impl Chunked {
             state: State::SizeStart,
             left: 0,
             extensions: 0,
-            trailers: Vec::new(),
+            section: Vec::new(),
+            trailers: None,
         }
     }
 
@@ -62,12 +65,8 @@ impl Chunked {
     }
 
     /// The trailers of a complete body, if there were any.
-    pub(super) fn take_trailers(&mut self) -> Result<Option<HeaderMap>, &'static str> {
-        let section = std::mem::take(&mut self.trailers);
-        if section.len() <= 2 {
-            return Ok(None);
-        }
-        head::parse_trailers(&section).map(Some)
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
     }
 
     /// Why nothing more can be decoded, if so.
@@ -146,12 +145,15 @@ impl Chunked {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::SizeStart,
             (State::Trailers, b) => {
-                if self.trailers.len() == MAX_TRAILERS {
+                if self.section.len() == MAX_TRAILERS {
                     return Err("trailers too long");
                 }
-                self.trailers.push(b);
-                let section = &self.trailers;
-                if section == b"\r\n" || section.ends_with(b"\r\n\r\n") {
+                self.section.push(b);
+                if self.section == b"\r\n" {
+                    State::Done
+                } else if self.section.ends_with(b"\r\n\r\n") {
+                    let section = std::mem::take(&mut self.section);
+                    self.trailers = Some(head::parse_trailers(&section)?);
                     State::Done
                 } else {
                     State::Trailers
@@ -215,7 +217,7 @@ mod tests {
         assert_eq!(&wire[..decoded.data], b"hello world");
         assert!(decoder.is_done());
         assert_eq!(&wire[decoded.consumed..], b"HTTP");
-        assert_eq!(decoder.take_trailers().unwrap(), None);
+        assert_eq!(decoder.take_trailers(), None);
     }
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
         let mut wire = b"0\r\nx-sum: 1\r\nx-sum: 2\r\n\r\n".to_vec();
         let mut decoder = Chunked::new();
         decoder.decode(&mut wire).unwrap();
-        let trailers = decoder.take_trailers().unwrap().unwrap();
+        let trailers = decoder.take_trailers().unwrap();
         assert_eq!(trailers.get_all("x-sum").iter().count(), 2);
     }
 

@@ -200,6 +200,8 @@ pub(super) fn parse_response(buffer: &[u8], method: &Method) -> Result<Parsed, E
             length,
         ));
     }
+    // Framed in two ways: what follows may be read in two ways as well.
+    let doubtful = chunked && !framing.content_length.is_empty();
     let framing =
         Framing::of_response(method, status, version, &framing).map_err(Error::BadHead)?;
     let (mut parts, ()) = http::Response::new(()).into_parts();
@@ -211,7 +213,7 @@ pub(super) fn parse_response(buffer: &[u8], method: &Method) -> Result<Parsed, E
     {
         parts.extensions.insert(reason);
     }
-    let keep_alive = keeps_alive(version, &tokens) && framing != Framing::Close;
+    let keep_alive = keeps_alive(version, &tokens) && framing != Framing::Close && !doubtful;
     Ok(Parsed::Final(
         Box::new(ResponseHead {
             parts,

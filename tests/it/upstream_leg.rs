@@ -266,9 +266,8 @@ async fn by_hyper(to: SocketAddr, method: &str) -> Seen {
     let announced = parts
         .headers
         .get("trailer")
-        .map_or_else(String::new, |value| {
-            String::from_utf8_lossy(value.as_bytes()).to_lowercase()
-        });
+        .and_then(|value| value.to_str().ok());
+    let announced = announced.unwrap_or_default().to_lowercase();
     trailers.retain(|(name, _): &(String, _)| announced.split(',').any(|t| t.trim() == name));
     let status = parts.status.as_u16();
     Seen::Head {
