@@ -12,6 +12,8 @@
     unreachable_pub
 )]
 
+#[path = "it/bugs.rs"]
+mod bugs;
 #[path = "it/captures.rs"]
 mod captures;
 #[path = "it/catalogue.rs"]
@@ -34,6 +36,8 @@ mod leaving;
 mod many;
 #[path = "it/origin.rs"]
 mod origin;
+#[path = "it/pool.rs"]
+mod pool;
 #[path = "it/smuggling.rs"]
 mod smuggling;
 #[path = "it/smuggling_cases.rs"]
@@ -54,3 +58,5 @@ mod transports;
 mod truth;
 #[path = "it/turns.rs"]
 mod turns;
+#[path = "it/upstream_leg.rs"]
+mod upstream_leg;

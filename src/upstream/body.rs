@@ -157,11 +157,11 @@ impl Incoming {
                 self.state = State::Done;
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            let failed = match &self.state {
+            let failure = match &self.state {
                 State::Chunked(chunked) => chunked.failure(),
                 _ => None,
             };
-            let step = if let Some(reason) = failed {
+            let step = if let Some(reason) = failure {
                 Err(Error::BadBody(reason))
             } else if self.carry.is_empty() {
                 let Some(stream) = &mut self.stream else {
@@ -208,8 +208,7 @@ impl Incoming {
             State::Chunked(chunked) => {
                 let decoded = chunked.decode(input).map_err(Error::BadBody)?;
                 if chunked.is_done() {
-                    let trailers = chunked.take_trailers().map_err(Error::BadBody)?;
-                    self.state = trailers.map_or(State::Done, State::Trailers);
+                    self.state = chunked.take_trailers().map_or(State::Done, State::Trailers);
                 }
                 (decoded.data, decoded.consumed)
             }

@@ -25,6 +25,7 @@ enum State {
     DataLf,
     Trailers,
     Done,
+    Failed(&'static str),
 }
 
 /// A decoder for one body.
@@ -34,8 +35,9 @@ pub(super) struct Chunked {
     /// Bytes of the chunk still to come, or the size as read so far.
     left: u64,
     extensions: usize,
-    trailers: Vec<u8>,
-    failed: Option<&'static str>,
+    /// The trailer section as it comes.
+    section: Vec<u8>,
+    trailers: Option<HeaderMap>,
 }
 
 /// What one call brought.
@@ -53,8 +55,8 @@ impl Chunked {
             state: State::SizeStart,
             left: 0,
             extensions: 0,
-            trailers: Vec::new(),
-            failed: None,
+            section: Vec::new(),
+            trailers: None,
         }
     }
 
@@ -63,24 +65,26 @@ impl Chunked {
     }
 
     /// The trailers of a complete body, if there were any.
-    pub(super) fn take_trailers(&mut self) -> Result<Option<HeaderMap>, &'static str> {
-        let section = std::mem::take(&mut self.trailers);
-        if section.len() <= 2 {
-            return Ok(None);
-        }
-        head::parse_trailers(&section).map(Some)
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
     }
 
-    /// Why no more can be decoded.
+    /// Why nothing more can be decoded, if so.
     pub(super) fn failure(&self) -> Option<&'static str> {
-        self.failed
+        match self.state {
+            State::Failed(reason) => Some(reason),
+            _ => None,
+        }
     }
 
-    /// Decodes `buffer` in place. What comes before a fault is data all the same; the fault is then in
+    /// Decodes `buffer` in place. Data before a fault is data still: the fault is reported with the next call, and by
     /// [`Chunked::failure`].
     pub(super) fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, &'static str> {
         let mut read = 0;
         let mut written = 0;
+        if let Some(reason) = self.failure() {
+            return Err(reason);
+        }
         while read < buffer.len() && self.state != State::Done {
             if self.state == State::Data {
                 let here = usize::try_from(self.left)
@@ -100,7 +104,7 @@ impl Chunked {
             let byte = buffer[read];
             read += 1;
             if let Err(reason) = self.step(byte) {
-                self.failed = Some(reason);
+                self.state = State::Failed(reason);
                 if written == 0 {
                     return Err(reason);
                 }
@@ -141,12 +145,15 @@ impl Chunked {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::SizeStart,
             (State::Trailers, b) => {
-                if self.trailers.len() == MAX_TRAILERS {
+                if self.section.len() == MAX_TRAILERS {
                     return Err("trailers too long");
                 }
-                self.trailers.push(b);
-                let section = &self.trailers;
-                if section == b"\r\n" || section.ends_with(b"\r\n\r\n") {
+                self.section.push(b);
+                if self.section == b"\r\n" {
+                    State::Done
+                } else if self.section.ends_with(b"\r\n\r\n") {
+                    let section = std::mem::take(&mut self.section);
+                    self.trailers = Some(head::parse_trailers(&section)?);
                     State::Done
                 } else {
                     State::Trailers
@@ -154,7 +161,9 @@ impl Chunked {
             }
             (State::SizeStart | State::Size | State::SizeSpace, _) => return Err("bad chunk size"),
             (State::SizeLf | State::DataCr | State::DataLf, _) => return Err("bad chunk line end"),
-            (State::Data | State::Done, _) => return Err("chunk decoder out of step"),
+            (State::Data | State::Done | State::Failed(_), _) => {
+                return Err("chunk decoder out of step");
+            }
         };
         Ok(())
     }
@@ -188,11 +197,11 @@ mod tests {
             let mut piece = wire[at..at + size].to_vec();
             let decoded = decoder.decode(&mut piece)?;
             body.extend_from_slice(&piece[..decoded.data]);
+            consumed += decoded.consumed;
+            at += size;
             if let Some(reason) = decoder.failure() {
                 return Err(reason);
             }
-            consumed += decoded.consumed;
-            at += size;
             if decoder.is_done() {
                 break;
             }
@@ -208,7 +217,7 @@ mod tests {
         assert_eq!(&wire[..decoded.data], b"hello world");
         assert!(decoder.is_done());
         assert_eq!(&wire[decoded.consumed..], b"HTTP");
-        assert_eq!(decoder.take_trailers().unwrap(), None);
+        assert_eq!(decoder.take_trailers(), None);
     }
 
     #[test]
@@ -216,7 +225,7 @@ mod tests {
         let mut wire = b"0\r\nx-sum: 1\r\nx-sum: 2\r\n\r\n".to_vec();
         let mut decoder = Chunked::new();
         decoder.decode(&mut wire).unwrap();
-        let trailers = decoder.take_trailers().unwrap().unwrap();
+        let trailers = decoder.take_trailers().unwrap();
         assert_eq!(trailers.get_all("x-sum").iter().count(), 2);
     }
 

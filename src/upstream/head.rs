@@ -180,11 +180,16 @@ pub(super) fn parse_response(buffer: &[u8], method: &Method) -> Result<Parsed, E
             // Chunked wins (RFC 9112 §6.3), and of equal lengths one is enough.
             continue;
         }
-        let start = header.value.as_ptr() as usize - base;
-        let value = if header.value.is_empty() {
+        let mut raw = header.value;
+        if name == CONTENT_LENGTH {
+            // A list of equal lengths must not go on as a list (RFC 9112 §6.3); others are refused below.
+            raw = raw.split(|b| *b == b',').next().unwrap_or(raw).trim_ascii();
+        }
+        let start = raw.as_ptr() as usize - base;
+        let value = if raw.is_empty() {
             HeaderValue::from_static("")
         } else {
-            HeaderValue::from_maybe_shared(copy.slice(start..start + header.value.len()))
+            HeaderValue::from_maybe_shared(copy.slice(start..start + raw.len()))
                 .map_err(|_| Error::BadHead("bad header value"))?
         };
         headers.append(name, value);
@@ -195,6 +200,8 @@ pub(super) fn parse_response(buffer: &[u8], method: &Method) -> Result<Parsed, E
             length,
         ));
     }
+    // Framed in two ways: what follows may be read in two ways as well.
+    let doubtful = chunked && !framing.content_length.is_empty();
     let framing =
         Framing::of_response(method, status, version, &framing).map_err(Error::BadHead)?;
     let (mut parts, ()) = http::Response::new(()).into_parts();
@@ -206,7 +213,7 @@ pub(super) fn parse_response(buffer: &[u8], method: &Method) -> Result<Parsed, E
     {
         parts.extensions.insert(reason);
     }
-    let keep_alive = keeps_alive(version, &tokens) && framing != Framing::Close;
+    let keep_alive = keeps_alive(version, &tokens) && framing != Framing::Close && !doubtful;
     Ok(Parsed::Final(
         Box::new(ResponseHead {
             parts,

@@ -315,7 +315,6 @@ fn ttft_error(bench: &Bench, id: &str) -> f64 {
 
 /// A bad chunk must not take with it the good ones that came in the same read.
 #[test]
-#[ignore = "the upstream leg's decoder drops what the read had brought before the error"]
 fn frames_in_front_of_a_bad_chunk_arrive() {
     let _turn = crate::turns::take();
     let (mut bench, _warm) = Bench::start();
