@@ -49,10 +49,6 @@ impl Proxy {
         self.app.admin()
     }
 
-    pub fn app(&self) -> &App {
-        &self.app
-    }
-
     pub fn into_app(self) -> App {
         self.app
     }

@@ -223,11 +223,11 @@ fn http(status: u16, message: Option<&str>) -> &'static str {
         413 => "payload_too_large",
         422 => "unprocessable",
         429 => "rate_limited",
-        400..=499 => "client_error",
         500 if says("EngineCore") => "engine_dead",
         500 => "internal_error",
         501 => "not_implemented",
         503 => "overloaded",
+        _ if status < 500 => "client_error",
         _ => "server_error",
     }
 }
