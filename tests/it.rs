@@ -48,6 +48,8 @@ mod smuggling_hosts;
 mod strict;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tenants.rs"]
+mod tenants;
 #[path = "it/timeouts.rs"]
 mod timeouts;
 #[path = "it/transparency.rs"]

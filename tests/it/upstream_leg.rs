@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 
-use crate::origin::{Peer, origin};
+use crate::origin::origin;
 use crate::support::{Message, Proxy, exchange, find, runtime};
 
 /// What a client makes of an answer.
