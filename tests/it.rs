@@ -20,6 +20,8 @@ mod captures;
 mod cli;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/large.rs"]
+mod large;
 #[path = "it/origin.rs"]
 mod origin;
 #[path = "it/pool.rs"]
