@@ -20,6 +20,8 @@ mod captures;
 mod cli;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/guarded.rs"]
+mod guarded;
 #[path = "it/large.rs"]
 mod large;
 #[path = "it/origin.rs"]
