@@ -28,8 +28,12 @@ mod containment;
 mod drain;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/guarded.rs"]
+mod guarded;
 #[path = "it/labels.rs"]
 mod labels;
+#[path = "it/large.rs"]
+mod large;
 #[path = "it/leaving.rs"]
 mod leaving;
 #[path = "it/many.rs"]

@@ -148,6 +148,9 @@ impl Chunked {
                 if self.section.len() == MAX_TRAILERS {
                     return Err("trailers too long");
                 }
+                if b == b'\n' && self.section.last() != Some(&b'\r') {
+                    return Err("bad trailer line end");
+                }
                 self.section.push(b);
                 if self.section == b"\r\n" {
                     State::Done
@@ -243,6 +246,7 @@ mod tests {
             b"2\r\nab\n",
             b"1;a\nb\r\n",
             b"2 2\r\n",
+            b"0\r\na: b\n\r\n",
         ] {
             assert!(
                 decode_all(wire, &[wire.len()]).is_err(),

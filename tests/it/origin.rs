@@ -115,8 +115,14 @@ impl Peer {
         Self::new(stream)
     }
 
+    #[track_caller]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
+        if let Err(error) = self.stream.write_all(bytes.as_ref()) {
+            panic!(
+                "{error}; {}",
+                self.read_for(Duration::from_millis(100)).escape_ascii()
+            );
+        }
     }
 
     /// Up to and with `end`, which must come within ten seconds.
