@@ -25,10 +25,9 @@ impl Child {
         let file = folder.path().join("tokenglass.toml");
         std::fs::write(&file, text(upstream, more)).unwrap();
         // Another build of it, where memory is to be measured.
-        let binary = std::env::var_os("TOKENGLASS_BINARY")
+        let binary = std::env::var_os("BINARY_UNDER_TEST")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_tokenglass").into());
         let mut process = Command::new(binary)
-            .env_remove("TOKENGLASS_BINARY")
             .arg("--config")
             .arg(&file)
             .stdin(Stdio::null())

@@ -250,7 +250,7 @@ fn sighup_takes_a_new_log_level_and_outlives_a_broken_file() {
     );
     child.rewrite(sim.addr(), "[log]\nlevel = \"tokenglass=debug,info\"\n");
     child.signal("HUP");
-    eventually("the reload is counted", || reloads(&child, "success") == 1);
+    eventually("the reload is counted", || reloads(&child, "success") > 0);
     // What only debug logs is logged now.
     drop(stream(child.addr(), AGES));
     child.wait_log("\"DEBUG\"");
