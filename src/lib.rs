@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 mod hop_by_hop;
+pub mod inject;
 pub mod listen;
 mod log_limit;
 pub mod metrics;
