@@ -12,6 +12,7 @@ pub mod demo;
 pub mod drain;
 mod hop_by_hop;
 mod housekeeping;
+pub mod inject;
 pub mod listen;
 mod log_limit;
 pub mod metrics;
