@@ -175,8 +175,21 @@ pub struct Tokens {
     pub estimate: bool,
     /// `max_text`: bytes of generated text kept per stream for the estimate. 256 KiB
     pub max_text: usize,
+    /// `usage`: ask vLLM for the counts that a client did not ask for, and take them out of the answer again. observe
+    pub usage: UsageMode,
+    /// `continuous`: with `usage = "inject"`, ask for counts with every chunk too. false
+    pub continuous: bool,
     /// `queue`: texts waiting for the counting thread; more are dropped and counted. 1024
     pub queue: usize,
+}
+
+/// `tokens.usage`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageMode {
+    /// Requests are not changed.
+    Observe,
+    /// `stream_options.include_usage` is added, and what it adds to the answer is taken out.
+    Inject,
 }
 
 /// `[tenants]`

@@ -94,12 +94,15 @@ pub enum Fault {
     Panic,
     /// The estimator was too far behind; this request has no token count.
     EstimateDropped,
+    /// An injected usage event was beyond taking out, and the client got it.
+    NotRestored,
 }
 
 crate::outcome::labels!(Fault {
     Unreadable => "unreadable",
     Panic => "panic",
     EstimateDropped => "estimate_dropped",
+    NotRestored => "not_restored",
 });
 
 impl Metrics {

@@ -7,6 +7,7 @@ pub mod guard;
 pub mod reply;
 pub mod tee;
 pub mod tunnel;
+pub mod usage;
 
 pub use body::ProxyBody;
 pub use forward::Proxy;

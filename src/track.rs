@@ -228,6 +228,11 @@ impl Track {
         }
     }
 
+    /// Something of this request could not be done as promised.
+    pub fn fault(&self, fault: Fault) {
+        self.recorder.fault(fault);
+    }
+
     /// It ended without a response from upstream.
     pub fn fail(mut self, outcome: Outcome) {
         self.conclude(outcome);

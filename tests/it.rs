@@ -30,6 +30,8 @@ mod drain;
 mod forwarding;
 #[path = "it/guarded.rs"]
 mod guarded;
+#[path = "it/inject.rs"]
+mod inject;
 #[path = "it/labels.rs"]
 mod labels;
 #[path = "it/large.rs"]

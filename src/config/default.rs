@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Admin, Config, Log, LogFormat, Observe, Server, Shutdown, Tenants, Tokens, Upstream,
-    UpstreamUrl,
+    UpstreamUrl, UsageMode,
 };
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -60,6 +60,8 @@ impl Default for Config {
             tokens: Tokens {
                 estimate: true,
                 max_text: 256 << 10,
+                usage: UsageMode::Observe,
+                continuous: false,
                 queue: 1024,
             },
             tenants: Tenants {

@@ -3,7 +3,7 @@
 use super::key::Key;
 use super::kind::{
     Address, Bytes, Count, Delay, File, Filter, Format, Hidden, Kind, Labels, Positive, Switch,
-    Timeout, Urls,
+    Timeout, Urls, Usage,
 };
 use super::units::{KIB, MIB};
 
@@ -62,6 +62,8 @@ pub(super) static KEYS: &[Key] = &[
     key!(observe.expire_after: Timeout),
     key!(tokens.estimate: Switch),
     key!(tokens.max_text: Bytes(KIB, 1024 * MIB)),
+    key!(tokens.usage: Usage),
+    key!(tokens.continuous: Switch),
     key!(tokens.queue: Count(1, 1_000_000)),
     key!(tenants.labels: Labels).list(),
     key!(tenants.map_file: File),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::suggest::nearest;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::value::{Form, Mistake, Value};
-use super::{LogFormat, UpstreamUrl};
+use super::{LogFormat, UpstreamUrl, UsageMode};
 
 pub(super) use tenants::{Hidden, Labels};
 
@@ -40,6 +40,8 @@ pub(super) struct Urls;
 pub(super) struct Filter;
 /// `auto`, `text` or `json`.
 pub(super) struct Format;
+/// `observe` or `inject`.
+pub(super) struct Usage;
 
 impl Kind<SocketAddr> for Address {
     fn read(&self, value: &Value) -> Result<SocketAddr, Vec<Mistake>> {
@@ -233,21 +235,14 @@ impl Kind<String> for Filter {
 
 impl Kind<LogFormat> for Format {
     fn read(&self, value: &Value) -> Result<LogFormat, Vec<Mistake>> {
-        match value.text() {
-            Some("auto") => Ok(LogFormat::Auto),
-            Some("text") => Ok(LogFormat::Text),
-            Some("json") => Ok(LogFormat::Json),
-            text => {
-                let mut mistakes = value.unexpected("\"auto\", \"text\" or \"json\"");
-                if let Some(near) = text.and_then(|text| nearest(text, ["auto", "text", "json"])) {
-                    let hint = format!(", did you mean \"{near}\"?");
-                    mistakes
-                        .iter_mut()
-                        .for_each(|mistake| mistake.message.push_str(&hint));
-                }
-                Err(mistakes)
-            }
-        }
+        choice(
+            value,
+            &[
+                ("auto", LogFormat::Auto),
+                ("text", LogFormat::Text),
+                ("json", LogFormat::Json),
+            ],
+        )
     }
 
     fn show(&self, field: &LogFormat) -> String {
@@ -257,6 +252,48 @@ impl Kind<LogFormat> for Format {
             LogFormat::Json => quote("json"),
         }
     }
+}
+
+impl Kind<UsageMode> for Usage {
+    fn read(&self, value: &Value) -> Result<UsageMode, Vec<Mistake>> {
+        choice(
+            value,
+            &[
+                ("observe", UsageMode::Observe),
+                ("inject", UsageMode::Inject),
+            ],
+        )
+    }
+
+    fn show(&self, field: &UsageMode) -> String {
+        match field {
+            UsageMode::Observe => quote("observe"),
+            UsageMode::Inject => quote("inject"),
+        }
+    }
+}
+
+/// One of a few words.
+fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Vec<Mistake>> {
+    let text = value.text();
+    if let Some((_, choice)) = words.iter().find(|(word, _)| Some(*word) == text) {
+        return Ok(*choice);
+    }
+    let quoted: Vec<_> = words
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
+    let (last, first) = quoted
+        .split_last()
+        .map_or(("", &[][..]), |(last, first)| (last.as_str(), first));
+    let mut mistakes = value.unexpected(format_args!("{} or {last}", first.join(", ")));
+    if let Some(near) = text.and_then(|text| nearest(text, words.iter().map(|(word, _)| *word))) {
+        let hint = format!(", did you mean \"{near}\"?");
+        mistakes
+            .iter_mut()
+            .for_each(|mistake| mistake.message.push_str(&hint));
+    }
+    Err(mistakes)
 }
 
 /// The items of a list; a single value is a list of one.

@@ -11,7 +11,9 @@ use http_body_util::Full;
 use tokio::time::Sleep;
 
 use super::tee::RequestBody;
+use super::usage::Restore;
 use crate::listen::Shared;
+use crate::metrics::Fault;
 use crate::outcome::End;
 use crate::track::Track;
 use crate::upstream::{Error, UpstreamBody};
@@ -30,6 +32,8 @@ pub enum ProxyBody {
 pub struct ForwardBody {
     upstream: UpstreamBody<RequestBody>,
     track: Option<Track>,
+    /// Gives the client the bytes that it would have got without `tokens.usage = "inject"`.
+    restore: Option<Box<Restore>>,
     shared: Arc<Shared>,
     silence: Silence,
     /// Upstream has cut the body; hyper is told once the client has what came before.
@@ -54,6 +58,7 @@ impl ForwardBody {
     pub fn new(
         upstream: UpstreamBody<RequestBody>,
         track: Option<Track>,
+        restore: Option<Restore>,
         shared: Arc<Shared>,
         stall_after: Duration,
         limit: Option<Duration>,
@@ -61,6 +66,7 @@ impl ForwardBody {
         let mut body = Self {
             upstream,
             track,
+            restore: restore.map(Box::new),
             shared,
             silence: Silence {
                 since: Instant::now(),
@@ -78,13 +84,26 @@ impl ForwardBody {
     }
 
     fn finish(&mut self, end: End, now: Instant) {
+        if let Some(restore) = &mut self.restore {
+            restore.finish();
+        }
         if let Some(mut track) = self.track.take() {
+            if self
+                .restore
+                .as_ref()
+                .is_some_and(|restore| restore.gave_up())
+            {
+                track.fault(Fault::NotRestored);
+            }
             track.finish(end, now);
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
+            if let Some(piece) = self.restore.as_mut().and_then(|restore| restore.pop()) {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
             if self.cut.is_some() {
                 ready!(self.shared.poll_flushed(cx, &mut self.cut_asked));
                 return Poll::Ready(self.cut.take().map(Err));
@@ -103,11 +122,20 @@ impl ForwardBody {
                             track.data(data, now);
                         }
                     }
+                    let kept = match (&mut self.restore, frame.data_ref()) {
+                        (Some(restore), Some(data)) => {
+                            restore.push(data);
+                            None
+                        }
+                        _ => Some(frame),
+                    };
                     if self.upstream.is_end_stream() {
                         // hyper does not ask again once a length is reached.
                         self.finish(End::Complete, now);
                     }
-                    return Poll::Ready(Some(Ok(frame)));
+                    if let Some(frame) = kept {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                 }
                 Some(Err(error)) => {
                     let end = if matches!(error, Error::RequestBody(_)) {
@@ -194,13 +222,21 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(body) => body.is_end_stream(),
-            Self::Forward(body) => body.cut.is_none() && body.upstream.is_end_stream(),
+            Self::Forward(body) => {
+                body.cut.is_none()
+                    && body.upstream.is_end_stream()
+                    && body
+                        .restore
+                        .as_ref()
+                        .is_none_or(|restore| restore.is_empty())
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(body) => body.size_hint(),
+            Self::Forward(body) if body.restore.is_some() => SizeHint::default(),
             Self::Forward(body) => body.upstream.size_hint(),
         }
     }

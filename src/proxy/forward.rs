@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, UPGRADE};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -15,9 +15,11 @@ use hyper::upgrade::OnUpgrade;
 use super::body::{ForwardBody, ProxyBody};
 use super::reply::Reply;
 use super::tee::RequestBody;
+use super::usage::{Injection, Restore};
 use super::{error, guard, tunnel};
 use crate::classify::{Endpoint, Route, classify};
 use crate::config::Config;
+use crate::inject::Added;
 use crate::listen::Shared;
 use crate::log_limit::LogLimit;
 use crate::outcome::{ErrorType, Outcome};
@@ -34,9 +36,20 @@ pub struct Proxy {
     recorder: Option<Rc<Recorder>>,
     tasks: Rc<Tasks>,
     max_body: u64,
+    injection: Option<Injection>,
     stall_after: Duration,
     idle_timeout: Option<Duration>,
     upstream_errors: LogLimit,
+}
+
+/// What is known of a request when its answer comes.
+struct Asked {
+    track: Option<Track>,
+    shared: Arc<Shared>,
+    upgrade: Option<OnUpgrade>,
+    added: Added,
+    endpoint: Option<Endpoint>,
+    started: Instant,
 }
 
 impl Proxy {
@@ -54,6 +67,7 @@ impl Proxy {
             recorder,
             tasks,
             max_body: config.server.max_body_bytes,
+            injection: Injection::new(config),
             stall_after: config.observe.stall_after,
             idle_timeout: config.upstream.idle_timeout,
             upstream_errors: LogLimit::default(),
@@ -98,52 +112,108 @@ impl Proxy {
         let upgrade = (version == Version::HTTP_11 && head.headers.contains_key(UPGRADE))
             .then(|| head.extensions.remove::<OnUpgrade>())
             .flatten();
-        let body = RequestBody::new(body, track.as_ref().map(Track::request), self.max_body);
+        let watch = track.as_ref().map(Track::request);
+        let (body, added) = match self
+            .injection
+            .filter(|injection| injection.applies(endpoint, &head))
+        {
+            None => (
+                RequestBody::new(body, watch, self.max_body),
+                Added::default(),
+            ),
+            Some(injection) => {
+                let mut body = body;
+                match injection.read(&mut head.headers, &mut body).await {
+                    Ok(read) => (
+                        RequestBody::behind(read.front, body, watch, self.max_body),
+                        read.added,
+                    ),
+                    Err(failure) => {
+                        let failure = Error::RequestBody(failure.into());
+                        return Ok(self.fail(&failure, track, &shared, endpoint));
+                    }
+                }
+            }
+        };
         let request = Request::from_parts(head, body);
         let mut relay = Relay {
             shared: (version == Version::HTTP_11).then_some(&*shared),
         };
         match self.upstream().send(request, &mut relay).await {
-            Ok(answer) => Ok(self.answer(answer, track, shared, upgrade, started)),
-            Err(failure) => {
-                self.log(&failure);
-                if let Some(track) = track {
-                    track.fail(error::outcome(&failure));
-                }
-                Ok(local(&shared, &error::reply(&failure), endpoint))
+            Ok(answer) => {
+                let asked = Asked {
+                    track,
+                    shared,
+                    upgrade,
+                    added,
+                    endpoint,
+                    started,
+                };
+                Ok(self.answer(answer, asked))
             }
+            Err(failure) => Ok(self.fail(&failure, track, &shared, endpoint)),
         }
     }
 
-    fn answer(
+    fn fail(
         &self,
-        answer: Answer<RequestBody>,
-        mut track: Option<Track>,
-        shared: Arc<Shared>,
-        upgrade: Option<OnUpgrade>,
-        started: Instant,
+        failure: &Error,
+        track: Option<Track>,
+        shared: &Shared,
+        endpoint: Option<Endpoint>,
     ) -> Response<ProxyBody> {
+        self.log(failure);
+        if let Some(track) = track {
+            track.fail(error::outcome(failure));
+        }
+        local(shared, &error::reply(failure), endpoint)
+    }
+
+    fn answer(&self, answer: Answer<RequestBody>, asked: Asked) -> Response<ProxyBody> {
         let Answer {
-            head,
+            mut head,
             body,
             head_sent,
             head_received,
         } = answer;
-        if let Some(track) = &mut track {
-            track.head(&head);
-        }
-        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        let Asked {
+            mut track,
+            shared,
+            upgrade,
+            added,
+            endpoint,
+            started,
+        } = asked;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let (Some(upgrade), Some(upstream)) = (upgrade, body.into_tunnel()) else {
-                let reply = Reply::new(
-                    http::StatusCode::BAD_GATEWAY,
-                    "the upstream server switched protocols unasked",
+                if let Some(track) = track {
+                    track.fail(Outcome::Error(ErrorType::UpstreamReset));
+                }
+                let message = "the upstream server switched protocols unasked";
+                return local(
+                    &shared,
+                    &Reply::new(StatusCode::BAD_GATEWAY, message),
+                    endpoint,
                 );
-                return local(&shared, &reply, None);
             };
+            if let Some(track) = &mut track {
+                track.head(&head);
+            }
             self.tasks.spawn(tunnel::run(upgrade, upstream, track));
             return Response::from_parts(head, ProxyBody::Local(Full::default()));
         }
-        let body = ForwardBody::new(body, track, shared, self.stall_after, self.idle_timeout);
+        if let Some(track) = &mut track {
+            track.head(&head);
+        }
+        let restore = Restore::new(added, &mut head);
+        let body = ForwardBody::new(
+            body,
+            track,
+            restore,
+            shared,
+            self.stall_after,
+            self.idle_timeout,
+        );
         let response = Response::from_parts(head, ProxyBody::Forward(Box::new(body)));
         if let Some(recorder) = &self.recorder {
             let overhead = head_sent.saturating_duration_since(started) + head_received.elapsed();

@@ -1,6 +1,7 @@
 //! The request body on its way to upstream, read by the observer as it passes.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +15,8 @@ use crate::track::RequestWatch;
 /// A client's body, watched and limited.
 #[derive(Debug)]
 pub struct RequestBody {
+    /// What has been read of it already.
+    front: VecDeque<Bytes>,
     inner: Incoming,
     watch: Option<Rc<RefCell<RequestWatch>>>,
     left: u64,
@@ -29,13 +32,25 @@ impl RequestBody {
     /// `limit` 0 is none.
     #[must_use]
     pub fn new(inner: Incoming, watch: Option<Rc<RefCell<RequestWatch>>>, limit: u64) -> Self {
+        Self::behind(VecDeque::new(), inner, watch, limit)
+    }
+
+    /// `inner` behind what has been read of it.
+    #[must_use]
+    pub fn behind(
+        front: VecDeque<Bytes>,
+        inner: Incoming,
+        watch: Option<Rc<RefCell<RequestWatch>>>,
+        limit: u64,
+    ) -> Self {
         let body = Self {
+            front,
             inner,
             watch,
             left: if limit == 0 { u64::MAX } else { limit },
             limit,
         };
-        if body.inner.is_end_stream() {
+        if body.is_end_stream() {
             body.end();
         }
         body
@@ -56,7 +71,11 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+        let next = match self.front.pop_front() {
+            Some(data) => Some(Ok(Frame::data(data))),
+            None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
+        };
+        let frame = match next {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             None => {
@@ -73,17 +92,21 @@ impl Body for RequestBody {
                 watch.borrow_mut().push(data);
             }
         }
-        if self.inner.is_end_stream() {
+        if self.is_end_stream() {
             self.end();
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.front.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.front.is_empty() {
+            self.inner.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }

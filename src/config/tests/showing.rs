@@ -52,6 +52,8 @@ expire_after = "1day"                         # from default
 [tokens]
 estimate = true                               # from default
 max_text = "256KiB"                           # from default
+usage = "observe"                             # from default
+continuous = false                            # from default
 queue = 1024                                  # from default
 
 [tenants]
