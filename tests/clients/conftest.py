@@ -47,6 +47,26 @@ def counters(admin):
     return Proxy(admin)
 
 
+class Way:
+    """One way through the proxy: its data port and what it measured there."""
+
+    def __init__(self, url, admin):
+        self.url = url
+        self.counters = Proxy(admin)
+
+
+@pytest.fixture(scope="session", params=["observe", "inject"])
+def way(request):
+    """The proxy as it is by default, and the one that asks for usage itself."""
+    prefix = "INJECT_" if request.param == "inject" else ""
+    return Way(address(f"{prefix}URL" if prefix else "PROXY_URL"), address(f"{prefix}ADMIN_URL"))
+
+
+@pytest.fixture(scope="session")
+def injecting():
+    return Way(address("INJECT_URL"), address("INJECT_ADMIN_URL"))
+
+
 @pytest.fixture(scope="session")
 def seats():
     """How many requests the engine runs at once; more wait."""

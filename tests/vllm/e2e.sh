@@ -22,33 +22,57 @@ if [ "$(cat "$CLIENTS/installed" 2>/dev/null)" != "$wanted" ]; then
   echo "$wanted" >"$CLIENTS/installed"
 fi
 
-# Three ports that are free now, all held at once so that they differ.
-read -r PORT data admin < <(python3 -c '
+# Ports that are free now, all held at once so that they differ.
+read -r PORT data admin data2 admin2 < <(python3 -c '
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
 print(*(s.getsockname()[1] for s in held))')
 export PORT
 work=$(mktemp -d)
 log=$work/tokenglass.log
-proxy=
+proxies=()
+ended=0
 
-# Asks the proxy to end, and after ten seconds insists. Its exit status is kept in $ended.
-stop_proxy() {
-  [ -n "$proxy" ] || return 0
-  kill -TERM "$proxy" 2>/dev/null || true
-  for _ in $(seq 1 100); do
-    kill -0 "$proxy" 2>/dev/null || break
+# Starts a proxy on two ports, with more of its environment behind them, and waits until it is ready. The variables of
+# this script are none of the proxy's, which refuses what it does not know.
+start_proxy() {
+  local data=$1 admin=$2
+  shift 2
+  env -u TOKENGLASS_BIN -u TOKENGLASS_CACHE -u TOKENGLASS_VLLM_DIR "$@" \
+    "$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >>"$log" 2>&1 &
+  local pid=$!
+  proxies+=("$pid")
+  for _ in $(seq 1 150); do
+    curl -sf -o /dev/null --max-time 2 "http://127.0.0.1:$admin/readyz" && return 0
+    kill -0 "$pid" 2>/dev/null || { echo "e2e: tokenglass ended before it was ready" >&2; return 1; }
     sleep 0.1
   done
-  kill -KILL "$proxy" 2>/dev/null || true
-  ended=0
-  wait "$proxy" 2>/dev/null || ended=$?
-  proxy=
+  echo "e2e: /readyz never said yes" >&2
+  return 1
+}
+
+# Asks the proxies to end, and after ten seconds insists. The worst exit status is kept in $ended.
+stop_proxies() {
+  local pid status
+  for pid in "${proxies[@]}"; do
+    kill -TERM "$pid" 2>/dev/null || true
+  done
+  for pid in "${proxies[@]}"; do
+    for _ in $(seq 1 100); do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    status=0
+    wait "$pid" 2>/dev/null || status=$?
+    if [ "$status" -ne 0 ]; then ended=$status; fi
+  done
+  proxies=()
 }
 cleanup() {
   status=$?
   trap - EXIT
-  stop_proxy
+  stop_proxies
   "$HERE/stop.sh" "$VLLM" || true
   if [ "$status" -ne 0 ] && [ -s "$log" ]; then
     echo "--- the end of the proxy's log"
@@ -64,22 +88,16 @@ trap 'exit 130' INT TERM
 "$HERE/start.sh" "$VLLM" --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3 \
   --enable-prompt-tokens-details --enable-request-id-headers
 
-# The variables of this script are none of the proxy's, which refuses what it does not know.
-env -u TOKENGLASS_BIN -u TOKENGLASS_CACHE -u TOKENGLASS_VLLM_DIR "$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >"$log" 2>&1 &
-proxy=$!
-for _ in $(seq 1 150); do
-  curl -sf -o /dev/null --max-time 2 "http://127.0.0.1:$admin/readyz" && break
-  kill -0 "$proxy" 2>/dev/null || { echo "e2e: tokenglass ended before it was ready" >&2; exit 1; }
-  sleep 0.1
-done
-curl -sf -o /dev/null --max-time 2 "http://127.0.0.1:$admin/readyz" || { echo "e2e: /readyz never said yes" >&2; exit 1; }
+start_proxy "$data" "$admin"
+start_proxy "$data2" "$admin2" TOKENGLASS_TOKENS__USAGE=inject TOKENGLASS_TOKENS__CONTINUOUS=true
 
 export DIRECT_URL=http://127.0.0.1:$PORT PROXY_URL=http://127.0.0.1:$data ADMIN_URL=http://127.0.0.1:$admin
+export INJECT_URL=http://127.0.0.1:$data2 INJECT_ADMIN_URL=http://127.0.0.1:$admin2
 result=0
 "$CLIENTS/bin/python" -m pytest -q "$HERE/../clients" "$@" >"$work/pytest" 2>&1 || result=$?
 if [ "$result" -ne 0 ]; then cat "$work/pytest"; fi
 
-stop_proxy
+stop_proxies
 if [ "$ended" -ne 0 ]; then
   echo "e2e: tokenglass ended with $ended on SIGTERM, not with 0"
   [ "$result" -ne 0 ] || result=1
