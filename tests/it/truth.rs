@@ -267,7 +267,10 @@ fn same_frames(runs: &[(Run, Asked)]) {
         .filter(|(record, entry)| record.token_frames != entry.token_frames)
         .map(|(record, entry)| {
             let (got, sent) = (record.token_frames, entry.token_frames);
-            format!("{}: {got} of {sent} frames, {:?}\n", record.id, entry.fault)
+            format!(
+                "{}: {got} of {sent} frames, {:?} after {:?}, {:?} {:?}\n",
+                record.id, record.outcome, record.e2e, entry.end, record.directive
+            )
         })
         .collect();
     assert!(lost.is_empty(), "{}", lost.concat());
