@@ -20,9 +20,9 @@ use faults::{PACE, directives};
 
 type Run = Vec<(Record, Option<Entry>)>;
 
-const PACED: Asked = Asked {
+const PLAIN: Asked = Asked {
     continuous: false,
-    paced: true,
+    apart: false,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -43,8 +43,8 @@ impl Bench {
             .unwrap();
         let proxy = Proxy::with(sim.addr(), |config| {
             config.server.workers = 2;
-            config.upstream.idle_timeout = Some(Duration::from_millis(1500));
-            config.upstream.head_timeout = Some(Duration::from_secs(3));
+            config.upstream.idle_timeout = Some(Duration::from_millis(2500));
+            config.upstream.head_timeout = Some(Duration::from_secs(4));
             config.upstream.pool_idle_timeout = Duration::from_secs(1);
             config.observe.stall_after = Duration::from_millis(200);
         });
@@ -139,11 +139,11 @@ fn mix(continuous: f64) -> Mix {
 fn every_counter_equals_the_truth() {
     let _turn = crate::turns::take();
     let (mut bench, warm) = Bench::start();
-    let mut all = vec![(warm, PACED)];
+    let mut all = vec![(warm, PLAIN)];
     for (continuous, requests) in [(0.0, 900), (1.0, 500)] {
         let asked = Asked {
             continuous: continuous > 0.0,
-            ..PACED
+            ..PLAIN
         };
         let run = bench.run(mix(continuous), requests, |plan| {
             plan.directives = directives(PACE);
@@ -161,8 +161,8 @@ fn every_counter_equals_the_truth() {
         cancel_before_head: 1.0,
         ..mix(0.0)
     };
-    let delay = r#"{"head_delay_ms":600}"#;
-    all.push((leave(&mut bench, 150, before_head, delay), PACED));
+    let delay = r#"{"head_delay_ms":9000}"#;
+    all.push((leave(&mut bench, 150, before_head, delay), PLAIN));
     let streams = Mix {
         stream: 1.0,
         ..mix(0.0)
@@ -171,18 +171,18 @@ fn every_counter_equals_the_truth() {
         cancel_before_token: 1.0,
         ..streams.clone()
     };
-    let delay = r#"{"ttft_ms":600}"#;
-    all.push((leave(&mut bench, 150, before_token, delay), PACED));
+    let delay = r#"{"ttft_ms":9000}"#;
+    all.push((leave(&mut bench, 150, before_token, delay), PLAIN));
     let middle = Mix {
         cancel_mid_stream: 1.0,
         continuous: 1.0,
         ..streams.clone()
     };
     // Both choices of a round in one write, or the client leaves between them.
-    let slow = r#"{"itl_ms":150,"split":"coalesce"}"#;
+    let slow = r#"{"itl_ms":300,"split":"coalesce"}"#;
     let asked = Asked {
         continuous: true,
-        ..PACED
+        ..PLAIN
     };
     all.push((leave(&mut bench, 200, middle, slow), asked));
     let after_done = Mix {
@@ -190,7 +190,7 @@ fn every_counter_equals_the_truth() {
         ..streams
     };
     let pace = format!("{{{PACE}}}");
-    all.push((leave(&mut bench, 100, after_done, &pace), PACED));
+    all.push((leave(&mut bench, 100, after_done, &pace), PLAIN));
 
     let kinds: HashMap<_, usize> = all
         .iter()
@@ -203,6 +203,32 @@ fn every_counter_equals_the_truth() {
     // 20 errors that upstream can cause, 3 ways to leave, success: the traffic has them all.
     assert_eq!(kinds.len(), 24, "{kinds:#?}");
     same_frames(&all);
+    check(&bench, &all, BY_READS);
+}
+
+/// What is told by reads: tokens so far apart, and so little to do, that no read brings two of them, also on a machine
+/// that is busy otherwise.
+#[test]
+fn stalls_and_time_per_token_are_counted_where_they_can_be_told() {
+    let _turn = crate::turns::take();
+    let (mut bench, warm) = Bench::start();
+    let mut all = vec![(warm, PLAIN)];
+    for continuous in [0.0, 1.0] {
+        let mix = Mix {
+            max_tokens: Dist::Const(4.0),
+            ..mix(continuous)
+        };
+        let run = bench.run(mix, 250, |plan| {
+            plan.concurrency = 250;
+            plan.directives = directives(r#""ttft_ms":400,"itl_ms":400"#);
+        });
+        let asked = Asked {
+            continuous: continuous > 0.0,
+            apart: true,
+        };
+        all.push((run, asked));
+    }
+    same_frames(&all);
     check(&bench, &all, &[]);
 }
 
@@ -211,14 +237,14 @@ fn every_counter_equals_the_truth() {
 fn counts_are_as_true_in_a_burst() {
     let _turn = crate::turns::take();
     let (mut bench, warm) = Bench::start();
-    let mut all = vec![(warm, PACED)];
+    let mut all = vec![(warm, PLAIN)];
     for (continuous, requests) in [(0.0, 900), (1.0, 400)] {
         let run = bench.run(mix(continuous), requests, |plan| {
             plan.directives = directives(r#""itl_ms":0"#);
         });
         let asked = Asked {
             continuous: continuous > 0.0,
-            paced: false,
+            apart: false,
         };
         all.push((run, asked));
     }
@@ -241,7 +267,10 @@ fn same_frames(runs: &[(Run, Asked)]) {
         .filter(|(record, entry)| record.token_frames != entry.token_frames)
         .map(|(record, entry)| {
             let (got, sent) = (record.token_frames, entry.token_frames);
-            format!("{}: {got} of {sent} frames, {:?}\n", record.id, entry.fault)
+            format!(
+                "{}: {got} of {sent} frames, {:?} after {:?}, {:?} {:?}\n",
+                record.id, record.outcome, record.e2e, entry.end, record.directive
+            )
         })
         .collect();
     assert!(lost.is_empty(), "{}", lost.concat());
@@ -361,5 +390,5 @@ fn frames_in_front_of_a_bad_chunk_arrive() {
         let directive = r#"{"fault":{"kind":"bad_chunk","after":3},"split":"coalesce"}"#;
         plan.directives = vec![(1.0, directive.to_owned())];
     });
-    same_frames(&[(run, PACED)]);
+    same_frames(&[(run, PLAIN)]);
 }

@@ -47,7 +47,7 @@ pub struct Asked {
     /// Those that asked for usage asked for it on every chunk.
     pub continuous: bool,
     /// Tokens arrive so far apart that no read brings two rounds: what depends on reads is known then.
-    pub paced: bool,
+    pub apart: bool,
 }
 
 /// The series after all of these requests.
@@ -116,7 +116,7 @@ fn add(all: &mut Series, record: &Record, entry: Option<&Entry>, asked: Asked) {
             "",
             gaps,
         );
-        if asked.paced && rounds > 1 {
+        if asked.apart && rounds > 1 {
             count("vllm_request_longest_stall_seconds_count", "", "", 1.0);
             if counted.is_some() && u64::from(entry.output_tokens) > choices {
                 count(

@@ -1,7 +1,7 @@
 //! What goes wrong in the traffic that the counts are checked with.
 
-/// Between tokens. Far more than a scheduling hiccup: what the proxy measures by reads is certain then.
-pub const PACE: &str = r#""ttft_ms":30,"itl_ms":30"#;
+/// Quick, but not a burst.
+pub const PACE: &str = r#""ttft_ms":10,"itl_ms":5"#;
 
 /// Every fault, and every shape of error, with its share in percent. `after` is never 2: the two choices of `n` = 2
 /// may or may not come in one read. (`bad_chunk` strikes at once only: see
