@@ -10,6 +10,8 @@ use memchr::memchr2;
 /// Deeper nesting is refused; no body that vLLM answers comes near it.
 const MAX_DEPTH: usize = 128;
 
+const SHORT: usize = 24;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Object,
@@ -33,7 +35,8 @@ pub(super) struct Value {
 #[derive(Clone, Debug)]
 pub(super) struct Key<'a> {
     /// Between the quotes, as written.
-    pub(super) raw: &'a [u8],
+    raw: &'a [u8],
+    escaped: bool,
     /// The end of what stands before: of the last member's value, or of the opening brace.
     pub(super) behind: usize,
     /// Nothing but the brace stands before.
@@ -52,7 +55,7 @@ pub(super) struct Scanner<'a> {
 impl Key<'_> {
     /// Compares as a JSON parser does, escapes resolved.
     pub(super) fn is(&self, name: &str) -> bool {
-        if !self.raw.contains(&b'\\') {
+        if !self.escaped {
             return self.raw == name.as_bytes();
         }
         let quoted = [b"\"", self.raw, b"\""].concat();
@@ -107,11 +110,19 @@ impl<'a> Scanner<'a> {
         if self.peek()? != b'}' {
             loop {
                 self.space();
-                let raw = self.string()?;
+                let (raw, escaped) = self.string()?;
                 self.space();
                 self.take(b':')?;
                 let first = items == 0;
-                each(self, Key { raw, behind, first })?;
+                each(
+                    self,
+                    Key {
+                        raw,
+                        escaped,
+                        behind,
+                        first,
+                    },
+                )?;
                 items += 1;
                 behind = self.at;
                 self.space();
@@ -181,23 +192,39 @@ impl<'a> Scanner<'a> {
         self.take(brace)
     }
 
-    fn string(&mut self) -> Option<&'a [u8]> {
+    /// Between the quotes, and whether that holds escapes.
+    fn string(&mut self) -> Option<(&'a [u8], bool)> {
         self.take(b'"')?;
         let start = self.at;
+        let mut escaped = false;
         loop {
-            let rest = self.bytes.get(self.at..)?;
-            let stop = memchr2(b'"', b'\\', rest)?;
-            let (plain, stopped) = rest.split_at(stop);
-            // All of it is looked at, so that the loop can be made of vectors.
-            if plain.iter().fold(false, |bad, &byte| bad | (byte < b' ')) {
-                return None;
+            self.plain()?;
+            let stop = self.peek()?;
+            self.at += 1;
+            if stop == b'"' {
+                return Some((self.bytes.get(start..self.at - 1)?, escaped));
             }
-            self.at += stop + 1;
-            if stopped.first() == Some(&b'"') {
-                return self.bytes.get(start..self.at - 1);
-            }
+            escaped = true;
             self.escape()?;
         }
+    }
+
+    /// Up to the next quote or backslash.
+    fn plain(&mut self) -> Option<()> {
+        let rest = self.bytes.get(self.at..)?;
+        // Most strings are shorter than a vector search takes to begin.
+        let near = rest.get(..SHORT).unwrap_or(rest);
+        let stop = match near.iter().position(|&byte| byte == b'"' || byte == b'\\') {
+            Some(stop) => stop,
+            None => near.len() + memchr2(b'"', b'\\', rest.get(near.len()..)?)?,
+        };
+        // All of it is looked at, so that the loop can be made of vectors.
+        let is_bad = |bad: bool, &byte: &u8| bad | (byte < b' ');
+        if rest.get(..stop)?.iter().fold(false, is_bad) {
+            return None;
+        }
+        self.at += stop;
+        Some(())
     }
 
     fn escape(&mut self) -> Option<()> {

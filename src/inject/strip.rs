@@ -10,7 +10,7 @@ use super::events::{self, Ends};
 use super::json::Kind;
 
 /// The longest event that is put together from several reads.
-const EVENT_LIMIT: usize = 1 << 20;
+pub(super) const EVENT_LIMIT: usize = 1 << 20;
 
 /// Fed with the pieces of a response body, gives back those of the body that the client would have got.
 ///
