@@ -203,11 +203,13 @@ fn end_to_end(mut headers: Vec<(String, Vec<u8>)>, status: u16) -> Vec<(String, 
         })
         .collect();
     headers.retain(|(name, _)| {
-        !matches!(
+        let connections_own = matches!(
             name.as_str(),
             "connection" | "trailer" | "transfer-encoding" | "keep-alive" | "upgrade" | "te"
-        ) && !(name == "content-length" && matches!(status, 204 | 304))
-            && (!listed.contains(name) || name == "content-length")
+        );
+        let length = name == "content-length";
+        let hypers = length && matches!(status, 204 | 304);
+        !connections_own && !hypers && (length || !listed.contains(name))
     });
     for (_, value) in headers
         .iter_mut()
