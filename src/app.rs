@@ -24,7 +24,7 @@ use crate::worker;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A port is taken or not ours to take.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address as configured.
         address: SocketAddr,
@@ -32,13 +32,13 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A thread cannot be started.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
     /// TLS towards clients.
     #[error(transparent)]
     Tls(#[from] tls::Error),
     /// TLS towards upstream.
-    #[error("upstream {url}: {source}")]
+    #[error("upstream {url}")]
     UpstreamTls {
         /// The upstream.
         url: String,
@@ -62,10 +62,12 @@ pub fn run(loaded: Loaded, log: &telemetry::Handle) -> Result<(), Error> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let app = App::start(loaded.config.clone(), config::show(&loaded))?;
+        // Before anybody can know that this process is there: an unhandled SIGHUP would end it.
         let mut signals = Signals::new()?;
+        let hangup = reload::Hangup::new()?;
+        let app = App::start(loaded.config.clone(), config::show(&loaded))?;
         let metrics = Arc::clone(app.metrics());
-        let reloads = reload::watch(loaded, log, &metrics);
+        let reloads = reload::watch(hangup, loaded, log, &metrics);
         tokio::select! {
             _finished = app.run_until(async || signals.end().await) => {}
             () = reloads => {}

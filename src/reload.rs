@@ -1,10 +1,11 @@
 //! SIGHUP, or a change of the file: the configuration is read again and what can change while running does, all or
 //! nothing.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
@@ -14,19 +15,31 @@ use crate::telemetry;
 /// above it, which watchers on the file itself never see.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// SIGHUP, handled from its making on.
+#[derive(Debug)]
+pub(crate) struct Hangup(Signal);
+
+impl Hangup {
+    /// Installs the handler.
+    pub(crate) fn new() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+}
+
 /// Applies changes for as long as it is polled. Never returns.
-pub(crate) async fn watch(mut loaded: Loaded, log: &telemetry::Handle, metrics: &Metrics) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        tracing::warn!("SIGHUP cannot be handled; the configuration is not reloaded");
-        return std::future::pending().await;
-    };
+pub(crate) async fn watch(
+    mut hangup: Hangup,
+    mut loaded: Loaded,
+    log: &telemetry::Handle,
+    metrics: &Metrics,
+) {
     let file = loaded.file().map(Path::to_owned);
     let read = || file.as_ref().and_then(|file| std::fs::read(file).ok());
     let mut seen = read();
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            _ = hangup.recv() => seen = read(),
+            _ = hangup.0.recv() => seen = read(),
             _ = look.tick() => {
                 let now = read();
                 // A file that is being replaced may be missing for a moment.
