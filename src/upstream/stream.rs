@@ -1,9 +1,11 @@
 //! One connection to upstream, of whichever kind.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -45,12 +47,17 @@ impl Stream {
     }
 
     /// An idle connection is alive if it has nothing to say: data out of turn is as bad as an end.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(self)
-            .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
-            .is_pending()
+    ///
+    /// Asks the kernel, not tokio: what tokio knows is as old as its last look at all sockets, and in a task that has used
+    /// up its budget it says "nothing" whatever there is.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let socket = match &self.io {
+            Io::Tcp(io) => SockRef::from(io),
+            Io::Unix(io) => SockRef::from(io),
+            Io::Tls(io) => SockRef::from(io.get_ref().0),
+        };
+        matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
