@@ -10,7 +10,7 @@
 //! * `include_usage`: one more event before `[DONE]`, with `"choices":[]`, `usage` and, where the server is told so,
 //!   `metrics`. `system_fingerprint` stands there *instead of* on the chunk with the `finish_reason`, to which it must
 //!   be given back.
-//! * `continuous_usage_stats`: `usage` in every chunk, right behind `choices`. Nothing else.
+//! * `continuous_usage_stats`: `usage` in every chunk, right behind `choices`. Nothing else, from the Python frontend.
 //!
 //! With several answers to one request, the first can end long before the event that tells the fingerprint, and its
 //! last chunk cannot wait: such a request is not edited unless the client itself asked for usage.

@@ -15,7 +15,8 @@ use super::json::{Key, Kind, Scanner, Value};
 /// What to ask vLLM for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct What {
-    /// Counts with every chunk, so that those of a stream cut short are exact too.
+    /// Counts with every chunk, so that those of a stream cut short are exact too. Not for vLLM's Rust frontend, which
+    /// then joins chunks that it would send one by one: no stripping undoes that, and no request tells.
     pub continuous: bool,
 }
 

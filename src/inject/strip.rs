@@ -115,8 +115,8 @@ impl Strip {
     pub fn finish(&mut self, out: &mut Vec<Bytes>) {
         let mut part = std::mem::take(&mut self.part);
         let begun = chunk::read_part(&part);
-        let is_ours = self.added.usage
-            && (begun.has_no_choices() || (self.finished && chunk::has_begun(&part)));
+        let is_usage = begun.has_no_choices() && (begun.is_usage_only() || !begun.is_whole());
+        let is_ours = self.added.usage && (is_usage || (self.finished && chunk::has_begun(&part)));
         if is_ours {
             let fingerprint = begun
                 .fingerprint
