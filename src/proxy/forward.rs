@@ -36,7 +36,7 @@ pub struct Proxy {
     recorder: Option<Rc<Recorder>>,
     tasks: Rc<Tasks>,
     max_body: u64,
-    injection: Option<Injection>,
+    injection: Option<Rc<Injection>>,
     stall_after: Duration,
     idle_timeout: Option<Duration>,
     upstream_errors: LogLimit,
@@ -67,7 +67,7 @@ impl Proxy {
             recorder,
             tasks,
             max_body: config.server.max_body_bytes,
-            injection: Injection::new(config),
+            injection: Injection::new(config).map(Rc::new),
             stall_after: config.observe.stall_after,
             idle_timeout: config.upstream.idle_timeout,
             upstream_errors: LogLimit::default(),
@@ -115,6 +115,7 @@ impl Proxy {
         let watch = track.as_ref().map(Track::request);
         let (body, added) = match self
             .injection
+            .as_ref()
             .filter(|injection| injection.applies(endpoint, &head))
         {
             None => (
@@ -205,7 +206,10 @@ impl Proxy {
         if let Some(track) = &mut track {
             track.head(&head);
         }
-        let restore = Restore::new(added, &mut head);
+        let restore = self
+            .injection
+            .as_ref()
+            .and_then(|injection| Restore::new(injection, added, &mut head));
         let body = ForwardBody::new(
             body,
             track,

@@ -1,7 +1,9 @@
 //! `tokens.usage = "inject"` on the way: the request is held until it is whole and edited, the answer restored as it
 //! passes.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -14,12 +16,15 @@ use crate::classify::Endpoint;
 use crate::config::{Config, UsageMode};
 use crate::inject::{Added, Strip, What, edit};
 
-/// The settings, where injection is on.
-#[derive(Clone, Copy, Debug)]
+/// Asks vLLM for usage, where that is configured.
+#[derive(Debug)]
 pub struct Injection {
     what: What,
     /// Longer bodies are sent as they come.
     limit: usize,
+    /// vLLM sends usage whether it is asked or not (`--enable-force-include-usage`): there is nothing to ask for, and
+    /// what it sends is the client's. With `continuous` the answers of such a server do not tell.
+    forced: Cell<bool>,
 }
 
 /// A request body, or the beginning of one, that has been read.
@@ -42,7 +47,15 @@ impl Injection {
                 continuous: config.tokens.continuous,
             },
             limit: config.observe.max_request_body,
+            forced: Cell::new(false),
         })
+    }
+
+    /// vLLM was seen to send usage unasked.
+    pub fn stop(&self) {
+        if !self.forced.replace(true) {
+            tracing::info!("vLLM sends usage unasked; requests are no longer edited");
+        }
     }
 
     /// Whether a request is one to be edited, as far as its head tells.
@@ -51,7 +64,8 @@ impl Injection {
         matches!(
             endpoint,
             Some(Endpoint::ChatCompletions | Endpoint::Completions)
-        ) && head.method == Method::POST
+        ) && !self.forced.get()
+            && head.method == Method::POST
             && !head.headers.contains_key(CONTENT_ENCODING)
             && guard::content_length(&head.headers).is_none_or(|length| length <= self.limit as u64)
     }
@@ -103,6 +117,7 @@ impl Injection {
 /// Takes out of an answer what was not asked for.
 #[derive(Debug)]
 pub struct Restore {
+    injection: Rc<Injection>,
     strip: Strip,
     out: Vec<Bytes>,
     ready: VecDeque<Bytes>,
@@ -112,7 +127,11 @@ impl Restore {
     /// For an answer that can be restored: an uncoded event stream. Its length, should it have one, is not the one that
     /// the client gets.
     #[must_use]
-    pub fn new(added: Added, head: &mut response::Parts) -> Option<Self> {
+    pub fn new(
+        injection: &Rc<Injection>,
+        added: Added,
+        head: &mut response::Parts,
+    ) -> Option<Self> {
         let stream = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
             value
                 .as_bytes()
@@ -124,6 +143,7 @@ impl Restore {
         }
         head.headers.remove(CONTENT_LENGTH);
         Some(Self {
+            injection: Rc::clone(injection),
             strip: Strip::new(added),
             out: Vec::new(),
             ready: VecDeque::new(),
@@ -139,6 +159,9 @@ impl Restore {
     /// Upstream has ended.
     pub fn finish(&mut self) {
         self.strip.finish(&mut self.out);
+        if self.strip.saw_unasked_usage() {
+            self.injection.stop();
+        }
         self.ready.extend(self.out.drain(..));
     }
 

@@ -238,3 +238,21 @@ fn the_request_is_edited_in_one_place_with_its_length() {
     );
     assert_eq!(body(3), plain, "coded: as it came");
 }
+
+/// `--enable-force-include-usage`: the usage is the client's, asked for or not, and the proxy stops asking.
+#[test]
+fn a_server_that_forces_usage_is_left_alone() {
+    let runtime = runtime();
+    let sim = runtime
+        .block_on(async { sim::Server::start(sim::Config::default()) })
+        .unwrap();
+    let proxy = Proxy::with(sim.addr(), inject(false));
+    let (path, body) = BODIES[0];
+    for id in ["1", "2", "3"] {
+        let raw = request(path, id, r#"{"prompt_tokens":5,"usage":"force"}"#, body);
+        let ask = |to| Message::parse(&exchange(to, &raw, LONG).0).unwrap();
+        let (direct, through) = (ask(sim.addr()), ask(proxy.addr()));
+        assert!(find(&direct.body, b"\"usage\":{").is_some());
+        assert_eq!(timeless(&through.body), timeless(&direct.body));
+    }
+}
