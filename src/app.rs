@@ -266,5 +266,5 @@ fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<
         let record = &estimated.record;
         metrics.record_tokens(record, metrics.model_label(record));
     };
-    Estimator::start(config.tokens.queue, Box::new(sink)).map(Some)
+    Estimator::start(&config.tokens, sink).map(Some)
 }

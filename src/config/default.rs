@@ -59,6 +59,7 @@ impl Default for Config {
                 estimate: true,
                 max_text: 256 << 10,
                 queue: 1024,
+                models: Vec::new(),
             },
             shutdown: Shutdown {
                 ready_delay: Duration::ZERO,

@@ -4,6 +4,7 @@ use super::key::Key;
 use super::kind::{
     Address, Bytes, Count, Delay, File, Filter, Format, Kind, Positive, Switch, Timeout, Urls,
 };
+use super::token_models::TokenModels;
 use super::units::{KIB, MIB};
 
 macro_rules! key {
@@ -61,6 +62,7 @@ pub(super) static KEYS: &[Key] = &[
     key!(tokens.estimate: Switch),
     key!(tokens.max_text: Bytes(KIB, 1024 * MIB)),
     key!(tokens.queue: Count(1, 1_000_000)),
+    key!(tokens.model: TokenModels => config.tokens.models).list(),
     key!(shutdown.ready_delay: Delay),
     key!(shutdown.drain_timeout: Delay),
     key!(log.level: Filter).flag("--log-level"),

@@ -96,12 +96,7 @@ impl Progress {
             error: None,
             done: false,
             usage: Counts::default(),
-            text: text_limit.map(|_| {
-                Box::new(EstimateText {
-                    output: String::new(),
-                    truncated: false,
-                })
-            }),
+            text: text_limit.map(|_| Box::default()),
             text_limit: text_limit.unwrap_or(0),
             echo,
         }
@@ -139,16 +134,16 @@ impl Progress {
         self.text.is_some()
     }
 
-    /// Keeps generated text for the estimate.
-    pub(crate) fn keep(&mut self, text: &str) {
+    /// Keeps a choice's generated text for the estimate.
+    pub(crate) fn keep(&mut self, index: u32, text: &str) {
         let Some(kept) = &mut self.text else { return };
         if kept.truncated {
             return;
         }
-        let room = self.text_limit.saturating_sub(kept.output.len());
+        let room = self.text_limit.saturating_sub(kept.len());
         let end = text.floor_char_boundary(room);
         kept.truncated = end < text.len();
-        kept.output.push_str(text.get(..end).unwrap_or_default());
+        kept.push(index, text.get(..end).unwrap_or_default());
     }
 
     /// Usage on a frame that carries a choice: the running count of that choice.
@@ -238,6 +233,6 @@ impl Progress {
     /// The text kept, where there is anything to estimate.
     pub(crate) fn take_text(&mut self) -> Option<EstimateText> {
         let text = self.text.take().map(|text| *text);
-        text.filter(|text| !text.output.is_empty())
+        text.filter(|text| !text.is_empty())
     }
 }

@@ -52,6 +52,7 @@ max_models = 200                              # from default
 estimate = true                               # from default
 max_text = "256KiB"                           # from default
 queue = 1024                                  # from default
+model = []                                    # from default
 
 [shutdown]
 ready_delay = "0s"                            # from default
