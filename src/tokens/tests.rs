@@ -4,7 +4,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::smallvec;
 
+mod measured;
+
 use super::count::Encoding;
+use super::counter::Counter;
 use super::*;
 use crate::outcome::Outcome;
 use crate::record::EstimateText;
