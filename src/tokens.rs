@@ -6,9 +6,9 @@
 //! estimate, and exact counts are never overwritten by it. Where usage does pass by, the estimate is made all the same
 //! for some requests, and what was learned from them corrects the later ones.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ mod template;
 
 pub use calibration::Direction;
 
-use calibration::Sampler;
+use calibration::{Features, Sampler};
 use counter::Counter;
 
 /// A record with its counts filled in.
@@ -82,17 +82,19 @@ struct Output {
 }
 
 /// The count of one prompt, once it is there.
-#[derive(Debug)]
-pub struct PromptCell(AtomicU64);
+#[derive(Debug, Default)]
+pub struct PromptCell(OnceLock<PromptCount>);
 
 /// What is known of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PromptCount {
-    count: u64,
+enum PromptCount {
     /// By the model's own tokenizer.
-    exact: bool,
-    /// There is more in it than text.
-    media: bool,
+    Exact(u64),
+    Estimate {
+        text: Features,
+        /// There is more in it than text.
+        media: bool,
+    },
 }
 
 /// The handle on the estimator's thread. The thread ends with the last clone, when it has done what was queued.
@@ -173,37 +175,21 @@ fn ends(record: &Record) -> u64 {
 // === impl PromptCell ===
 
 impl PromptCell {
-    const NONE: u64 = u64::MAX;
-    const EXACT: u64 = 1 << 63;
-    const MEDIA: u64 = 1 << 62;
-    const COUNT: u64 = Self::MEDIA - 1;
-
     /// The count, uncorrected; none until there is one.
     #[must_use]
     pub fn get(&self) -> Option<u64> {
-        self.read().map(|read| read.count)
-    }
-
-    fn read(&self) -> Option<PromptCount> {
-        let word = self.0.load(Ordering::Relaxed);
-        (word != Self::NONE).then_some(PromptCount {
-            count: word & Self::COUNT,
-            exact: word & Self::EXACT != 0,
-            media: word & Self::MEDIA != 0,
-        })
-    }
-
-    fn set(&self, read: PromptCount) {
-        let flag = |set, flag| if set { flag } else { 0 };
-        let count = read.count.min(Self::COUNT - 1);
-        let word = count | flag(read.exact, Self::EXACT) | flag(read.media, Self::MEDIA);
-        self.0.store(word, Ordering::Relaxed);
+        self.0.get().map(|read| read.plain())
     }
 }
 
-impl Default for PromptCell {
-    fn default() -> Self {
-        Self(AtomicU64::new(Self::NONE))
+// === impl PromptCount ===
+
+impl PromptCount {
+    fn plain(self) -> u64 {
+        match self {
+            Self::Exact(count) => count,
+            Self::Estimate { text, .. } => text.count(),
+        }
     }
 }
 
@@ -318,7 +304,8 @@ fn run(queue: &Receiver<Work>, shared: &Shared, mut counter: Counter) {
                 cell,
             } => {
                 if let Some(count) = counter.prompt(endpoint, &body) {
-                    cell.set(count);
+                    // A cell is counted once.
+                    let _ = cell.0.set(count);
                 }
             }
             Work::Finish(job) => counter.finish(*job),

@@ -1,23 +1,28 @@
-//! What an estimate has to be multiplied by, learned wherever usage passes by.
+//! From tiktoken's counts to a model's, learned wherever usage passes by.
 //!
-//! For each model and direction Σ usage / Σ estimate, with old samples fading: the ratio that makes the sum of
-//! estimates right, which is what is added up in a counter.
+//! One ratio for a model would trade one kind of text for another: a tokenizer that is made for Chinese needs as many
+//! tokens as tiktoken for English and half as many for Chinese. So an estimate is a sum of features, each with a weight
+//! of its own for each model and direction, and the weights are those of least squares over the samples so far, old
+//! ones fading. A sample counts by its length: with one feature that would be Σ usage / Σ estimate, the ratio that makes
+//! the sum of the estimates right, which is what a counter adds up.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::iter::Sum;
+use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Models that ratios are kept for. Further ones go without.
+/// Models that weights are kept for. Further ones go without.
 const MODELS: usize = 256;
 
 /// What a sample is still worth after the next: the last 500 count for two thirds. Texts differ more than models change.
 const FADE: f64 = 0.998;
 
-/// Tokens at a ratio of 1 that every model begins with, so that one odd short answer is not believed.
+/// Tokens that speak for the weights that every model begins with, so that one odd short answer is not believed.
 const PRIOR: f64 = 64.0;
 
-/// One sample beyond this share of what is known is cut to it: an image in a prompt, or tokens that a parser swallowed,
-/// are not the tokenizer's ratio.
+/// One sample beyond this share of what is known is cut to it: tokens that a parser swallowed or a template added are
+/// not the tokenizer's.
 const ODD: f64 = 2.0;
 
 /// Samples that are taken as they are before `ODD` applies.
@@ -25,6 +30,22 @@ const TRUSTING: u32 = 20;
 
 /// No tokenizer is farther from another.
 const RANGE: std::ops::RangeInclusive<f64> = 0.1..=10.0;
+
+/// What of a text the estimate is made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Features {
+    /// tiktoken's tokens, without the following.
+    pub(super) narrow: u64,
+    /// Those of its characters beyond ASCII.
+    pub(super) wide: u64,
+    /// Digits: tiktoken has up to three in a token, others one.
+    pub(super) digits: u64,
+}
+
+const FEATURES: usize = 3;
+
+/// As they are before anything is learned: tiktoken's own count.
+const PLAIN: [f64; FEATURES] = [1.0, 1.0, 0.0];
 
 /// Which side of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,14 +61,16 @@ crate::outcome::labels!(Direction {
     Output => "output",
 });
 
-/// The ratios. On the estimator's thread.
+/// The weights. On the estimator's thread.
 #[derive(Debug, Default)]
-pub(super) struct Calibration(HashMap<Box<str>, [Ratio; 2]>);
+pub(super) struct Calibration(HashMap<Box<str>, [Fit; 2]>);
 
+/// Least squares, as it goes: the weights `w` solve `squares × w = products`.
 #[derive(Clone, Copy, Debug)]
-struct Ratio {
-    usage: f64,
-    estimate: f64,
+struct Fit {
+    squares: [[f64; FEATURES]; FEATURES],
+    products: [f64; FEATURES],
+    weights: [f64; FEATURES],
     samples: u32,
 }
 
@@ -68,37 +91,76 @@ const EVERY_MS: u64 = 1000;
 /// A slot has the samples so far in its upper bits, up to `FIRST`, and below the time of the last in milliseconds.
 const TIME_BITS: u32 = 56;
 
+// === impl Features ===
+
+impl Features {
+    /// tiktoken's count.
+    pub(super) fn count(self) -> u64 {
+        self.narrow.saturating_add(self.wide)
+    }
+
+    /// Tokens of no text: a template's, or the one that ends an answer.
+    pub(super) fn tokens(count: u64) -> Self {
+        Self {
+            narrow: count,
+            ..Self::default()
+        }
+    }
+
+    fn values(self) -> [f64; FEATURES] {
+        [self.narrow as f64, self.wide as f64, self.digits as f64]
+    }
+}
+
+impl Add for Features {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            narrow: self.narrow.saturating_add(other.narrow),
+            wide: self.wide.saturating_add(other.wide),
+            digits: self.digits.saturating_add(other.digits),
+        }
+    }
+}
+
+impl Sum for Features {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}
+
 // === impl Calibration ===
 
 impl Calibration {
     /// The estimate, corrected.
-    pub(super) fn apply(&self, model: &str, direction: Direction, estimate: u64) -> u64 {
+    pub(super) fn apply(&self, model: &str, direction: Direction, text: Features) -> u64 {
         match self.0.get(model) {
-            Some(ratios) => ratios[direction as usize].apply(estimate),
-            None => estimate,
+            Some(fits) => fits[direction as usize].apply(text).round() as u64,
+            None => text.count(),
         }
     }
 
-    /// An estimate and the truth. Answers the error that the corrected estimate had, as a share of the truth.
+    /// A text and its true count. Answers the error that the corrected estimate had, as a share of the truth.
     pub(super) fn learn(
         &mut self,
         model: &str,
         direction: Direction,
-        estimate: u64,
+        text: Features,
         usage: u64,
     ) -> Option<f64> {
-        if estimate == 0 || usage == 0 {
+        if text.count() == 0 || usage == 0 {
             return None;
         }
         if !self.0.contains_key(model) {
             if self.0.len() >= MODELS {
                 return None;
             }
-            self.0.insert(model.into(), [Ratio::default(); 2]);
+            self.0.insert(model.into(), [Fit::default(); 2]);
         }
-        let ratio = &mut self.0.get_mut(model)?[direction as usize];
-        let error = relative_error(ratio.apply(estimate), usage);
-        ratio.learn(estimate as f64, usage as f64);
+        let fit = &mut self.0.get_mut(model)?[direction as usize];
+        let error = relative_error(fit.apply(text).round() as u64, usage);
+        fit.learn(text, usage as f64);
         Some(error)
     }
 }
@@ -108,38 +170,89 @@ pub(super) fn relative_error(estimate: u64, truth: u64) -> f64 {
     estimate.abs_diff(truth) as f64 / truth.max(1) as f64
 }
 
-// === impl Ratio ===
+// === impl Fit ===
 
-impl Default for Ratio {
+impl Default for Fit {
     fn default() -> Self {
-        Self {
-            usage: PRIOR,
-            estimate: PRIOR,
+        let mut fit = Self {
+            squares: [[0.0; FEATURES]; FEATURES],
+            products: [0.0; FEATURES],
+            weights: PLAIN,
             samples: 0,
+        };
+        fit.add_prior(1.0);
+        fit
+    }
+}
+
+impl Fit {
+    fn apply(&self, text: Features) -> f64 {
+        let count = text.count() as f64;
+        let sum: f64 = self
+            .weights
+            .iter()
+            .zip(text.values())
+            .map(|(weight, value)| weight * value)
+            .sum();
+        sum.clamp(count * RANGE.start(), count * RANGE.end())
+    }
+
+    fn learn(&mut self, text: Features, usage: f64) {
+        let (count, expected) = (text.count() as f64, self.apply(text));
+        let usage = if self.samples < TRUSTING {
+            usage.clamp(count * RANGE.start(), count * RANGE.end())
+        } else {
+            usage.clamp(expected / ODD, expected * ODD)
+        };
+        let values = text.values();
+        for (row, value) in values.iter().enumerate() {
+            for (cell, other) in self.squares[row].iter_mut().zip(values) {
+                *cell = *cell * FADE + value * other / count;
+            }
+            self.products[row] = self.products[row] * FADE + value * usage / count;
+        }
+        // The prior does not fade: of a feature that is seldom seen it is all there is.
+        self.add_prior(1.0 - FADE);
+        self.samples = self.samples.saturating_add(1);
+        if let Some(weights) = solve(self.squares, self.products) {
+            self.weights = weights;
+        }
+    }
+
+    fn add_prior(&mut self, share: f64) {
+        for (row, weight) in PLAIN.iter().enumerate() {
+            self.squares[row][row] += PRIOR * share;
+            self.products[row] += PRIOR * share * weight;
         }
     }
 }
 
-impl Ratio {
-    fn factor(&self) -> f64 {
-        (self.usage / self.estimate).clamp(*RANGE.start(), *RANGE.end())
+/// Gauss's elimination. The matrix has the prior on its diagonal and so can always be solved, but for rounding.
+fn solve(
+    mut squares: [[f64; FEATURES]; FEATURES],
+    mut products: [f64; FEATURES],
+) -> Option<[f64; FEATURES]> {
+    for pivot in 0..FEATURES {
+        let row = squares[pivot];
+        for below in pivot + 1..FEATURES {
+            let share = squares[below][pivot] / row[pivot];
+            for (cell, above) in squares[below].iter_mut().zip(row) {
+                *cell -= share * above;
+            }
+            products[below] -= share * products[pivot];
+        }
     }
-
-    fn apply(&self, estimate: u64) -> u64 {
-        (estimate as f64 * self.factor()).round() as u64
+    let mut weights = [0.0; FEATURES];
+    for row in (0..FEATURES).rev() {
+        let known: f64 = (row + 1..FEATURES)
+            .map(|column| squares[row][column] * weights[column])
+            .sum();
+        weights[row] = (products[row] - known) / squares[row][row];
     }
-
-    fn learn(&mut self, estimate: f64, usage: f64) {
-        let expected = estimate * self.factor();
-        let usage = if self.samples < TRUSTING {
-            usage.clamp(estimate * RANGE.start(), estimate * RANGE.end())
-        } else {
-            usage.clamp(expected / ODD, expected * ODD)
-        };
-        self.usage = self.usage * FADE + usage;
-        self.estimate = self.estimate * FADE + estimate;
-        self.samples = self.samples.saturating_add(1);
-    }
+    weights
+        .iter()
+        .all(|weight| weight.is_finite())
+        .then_some(weights)
 }
 
 // === impl Sampler ===
@@ -174,44 +287,85 @@ impl Sampler {
 mod tests {
     use super::*;
 
+    fn text(narrow: u64, wide: u64) -> Features {
+        Features {
+            narrow,
+            wide,
+            digits: 0,
+        }
+    }
+
     #[test]
-    fn the_ratio_is_learned_for_each_direction() {
+    fn weights_are_learned_for_each_direction() {
         let mut all = Calibration::default();
-        assert_eq!(all.apply("m", Direction::Output, 100), 100);
-        let first = all.learn("m", Direction::Output, 100, 150).unwrap();
+        assert_eq!(all.apply("m", Direction::Output, text(100, 0)), 100);
+        let first = all
+            .learn("m", Direction::Output, text(100, 0), 150)
+            .unwrap();
         assert!((first - 1.0 / 3.0).abs() < 1e-9, "{first}");
         for _ in 0..200 {
-            all.learn("m", Direction::Output, 100, 150);
+            all.learn("m", Direction::Output, text(100, 0), 150);
         }
-        assert_eq!(all.apply("m", Direction::Output, 100), 150);
-        assert_eq!(all.apply("m", Direction::Input, 100), 100);
-        assert_eq!(all.apply("other", Direction::Output, 100), 100);
-        assert!(all.learn("m", Direction::Output, 100, 150).unwrap() < 0.01);
+        assert_eq!(all.apply("m", Direction::Output, text(100, 0)), 150);
+        assert_eq!(all.apply("m", Direction::Input, text(100, 0)), 100);
+        assert_eq!(all.apply("other", Direction::Output, text(100, 0)), 100);
+        let error = all.learn("m", Direction::Output, text(100, 0), 150);
+        assert!(error.unwrap() < 0.01);
+    }
+
+    #[test]
+    fn kinds_of_text_are_told_apart() {
+        let mut all = Calibration::default();
+        for _ in 0..200 {
+            all.learn("m", Direction::Output, text(1000, 0), 1000);
+            all.learn("m", Direction::Output, text(100, 900), 550);
+            let digits = Features {
+                digits: 300,
+                ..text(200, 0)
+            };
+            all.learn("m", Direction::Output, digits, 400);
+        }
+        let apply = |text| all.apply("m", Direction::Output, text);
+        assert!(apply(text(1000, 0)).abs_diff(1000) <= 2);
+        assert!(apply(text(0, 1000)).abs_diff(500) <= 2);
+        assert!(
+            apply(Features {
+                digits: 300,
+                ..text(200, 0)
+            })
+            .abs_diff(400)
+                <= 2
+        );
     }
 
     #[test]
     fn odd_samples_move_it_little() {
         let mut all = Calibration::default();
         for _ in 0..100 {
-            all.learn("m", Direction::Input, 100, 100);
+            all.learn("m", Direction::Input, text(100, 0), 100);
         }
-        all.learn("m", Direction::Input, 10, 100_000);
-        assert_eq!(all.apply("m", Direction::Input, 1000), 1001);
-        assert_eq!(all.learn("m", Direction::Input, 0, 5), None);
-        assert_eq!(all.learn("m", Direction::Input, 5, 0), None);
+        all.learn("m", Direction::Input, text(10, 0), 100_000);
+        assert_eq!(all.apply("m", Direction::Input, text(1000, 0)), 1001);
+        assert_eq!(all.learn("m", Direction::Input, text(0, 0), 5), None);
+        assert_eq!(all.learn("m", Direction::Input, text(5, 0), 0), None);
         // What has changed for good is followed all the same.
         for _ in 0..3000 {
-            all.learn("m", Direction::Input, 100, 300);
+            all.learn("m", Direction::Input, text(100, 0), 300);
         }
-        assert!(all.apply("m", Direction::Input, 100) > 290);
-        all.apply("m", Direction::Input, u64::MAX);
+        assert!(all.apply("m", Direction::Input, text(100, 0)) > 290);
+        let huge = Features {
+            digits: u64::MAX,
+            ..text(u64::MAX, u64::MAX)
+        };
+        all.learn("m", Direction::Input, huge, u64::MAX);
+        all.apply("m", Direction::Input, huge);
     }
 
     #[test]
     fn models_are_bounded() {
         let mut all = Calibration::default();
         for i in 0..2 * MODELS {
-            all.learn(&i.to_string(), Direction::Input, 100, 200);
+            all.learn(&i.to_string(), Direction::Input, text(100, 0), 200);
         }
         assert_eq!(all.0.len(), MODELS);
     }

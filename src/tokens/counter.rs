@@ -1,6 +1,7 @@
 //! What the estimator's thread knows: the models' tokenizers, and the ratios for all others.
 
 use std::collections::HashMap;
+use std::iter::Sum;
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use crate::observe::json::Text;
 use crate::outcome::TokenSource;
 use crate::record::EstimateText;
 
-use super::calibration::{Calibration, relative_error};
+use super::calibration::{Calibration, Features, relative_error};
 use super::count::Encoding;
 use super::exact::Exact;
 use super::{Direction, Estimated, Job, Lesson, Output, PromptCount, Sink, ends, prompt};
@@ -58,11 +59,7 @@ impl Counter {
             let named: Named<'_> = serde_json::from_slice(body).ok()?;
             let exact = self.models.get(&*named.model);
             if let Some(count) = exact.and_then(|model| model.prompt(endpoint, body)) {
-                return Some(PromptCount {
-                    count,
-                    exact: true,
-                    media: false,
-                });
+                return Some(PromptCount::Exact(count));
             }
         }
         prompt::count(endpoint, body)
@@ -81,7 +78,7 @@ impl Counter {
             record.output_tokens = self.output(model, &Output { text, ends });
         }
         if record.input_tokens.is_none() {
-            let read = prompt.and_then(|cell| cell.read());
+            let read = prompt.and_then(|cell| cell.0.get().copied());
             record.input_tokens = read.map(|read| self.input(model, read));
         }
         self.sink.record(Estimated { record });
@@ -93,46 +90,51 @@ impl Counter {
             prompt,
             output,
         } = lesson;
-        if let Some((cell, usage)) = prompt
-            && let Some(read) = cell.read()
-            && !read.media
-        {
-            self.compare(&model, Direction::Input, read.count, read.exact, usage);
+        match prompt.and_then(|(cell, usage)| Some((*cell.0.get()?, usage))) {
+            Some((PromptCount::Exact(count), usage)) => {
+                self.compare(&model, Direction::Input, count, usage);
+            }
+            Some((PromptCount::Estimate { text, media: false }, usage)) => {
+                self.fit(&model, Direction::Input, text, usage);
+            }
+            // What an image costs is not the tokenizer's to say.
+            Some((PromptCount::Estimate { media: true, .. }, _)) | None => {}
         }
         if let Some((output, usage)) = output
             && !output.text.truncated
         {
-            let exact = self.models.get(&*model);
-            let count = match exact {
-                Some(exact) => tokens(&output.text, |text| exact.text(text)),
-                None => estimate(&model, &output.text),
-            };
-            let exact = exact.is_some();
-            if let Some(count) = count {
-                let count = count.saturating_add(output.ends);
-                self.compare(&model, Direction::Output, count, exact, usage);
+            if let Some(exact) = self.models.get(&*model) {
+                let count = tokens(&output.text, |text| exact.text(text));
+                if let Some(count) = count {
+                    let count = count.saturating_add(output.ends);
+                    self.compare(&model, Direction::Output, count, usage);
+                }
+            } else if let Some(text) = measure(&model, &output) {
+                self.fit(&model, Direction::Output, text, usage);
             }
         }
     }
 
-    /// Learns from an estimate. An exact count has nothing to learn, but a wrong tokenizer would show.
-    fn compare(&mut self, model: &str, direction: Direction, count: u64, exact: bool, usage: u64) {
-        let error = if exact {
-            Some(relative_error(count, usage))
-        } else {
-            self.calibration.learn(model, direction, count, usage)
-        };
-        if let Some(error) = error {
+    /// An exact count has nothing to learn, but a wrong tokenizer would show.
+    fn compare(&self, model: &str, direction: Direction, count: u64, usage: u64) {
+        self.sink
+            .error(model, direction, relative_error(count, usage));
+    }
+
+    fn fit(&mut self, model: &str, direction: Direction, text: Features, usage: u64) {
+        if let Some(error) = self.calibration.learn(model, direction, text, usage) {
             self.sink.error(model, direction, error);
         }
     }
 
     fn input(&self, model: &str, read: PromptCount) -> (u64, TokenSource) {
-        if read.exact {
-            return (read.count, TokenSource::Tokenizer);
+        match read {
+            PromptCount::Exact(count) => (count, TokenSource::Tokenizer),
+            PromptCount::Estimate { text, .. } => {
+                let count = self.calibration.apply(model, Direction::Input, text);
+                (count, TokenSource::Estimate)
+            }
         }
-        let count = self.calibration.apply(model, Direction::Input, read.count);
-        (count, TokenSource::Estimate)
     }
 
     fn output(&self, model: &str, output: &Output) -> Option<(u64, TokenSource)> {
@@ -147,18 +149,19 @@ impl Counter {
             };
             return Some((count.saturating_add(output.ends), source));
         }
-        let count = estimate(model, &output.text)?.saturating_add(output.ends);
-        let count = self.calibration.apply(model, Direction::Output, count);
+        let text = measure(model, output)?;
+        let count = self.calibration.apply(model, Direction::Output, text);
         Some((count, TokenSource::Estimate))
     }
 }
 
-fn estimate(model: &str, text: &EstimateText) -> Option<u64> {
+fn measure(model: &str, output: &Output) -> Option<Features> {
     let encoding = Encoding::of_model(model);
-    tokens(text, |text| encoding.count(text))
+    let text = tokens(&output.text, |text| encoding.measure(text))?;
+    Some(text + Features::tokens(output.ends))
 }
 
 /// Over all choices, each by itself as it was generated.
-fn tokens(text: &EstimateText, count: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+fn tokens<T: Sum>(text: &EstimateText, count: impl Fn(&str) -> Option<T>) -> Option<T> {
     text.choices().map(count).sum()
 }

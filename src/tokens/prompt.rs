@@ -11,6 +11,7 @@ use crate::classify::Endpoint;
 use crate::observe::json::{Field, Text, any};
 
 use super::PromptCount;
+use super::calibration::Features;
 use super::count::Encoding;
 
 /// Role and delimiters of one message.
@@ -86,9 +87,9 @@ impl Conversation<'_> {
             join(&self.tools.to_string(), &mut text);
         }
         let template = messages.saturating_mul(MESSAGE).saturating_add(ANSWER);
-        Some(PromptCount {
-            count: Encoding::of_model(&self.model).count(&text)? + template,
-            exact: false,
+        let text = Encoding::of_model(&self.model).measure(&text)?;
+        Some(PromptCount::Estimate {
+            text: text + Features::tokens(template),
             media,
         })
     }
@@ -100,10 +101,13 @@ impl Plain<'_> {
     fn count(self) -> Option<PromptCount> {
         let given = [self.prompt, self.input, self.token_ids];
         let prompt = given.into_iter().find(|prompt| prompt.given)?;
-        Some(PromptCount {
-            count: Encoding::of_model(&self.model).count(&prompt.text)? + prompt.ids,
+        if prompt.text.is_empty() && prompt.ids > 0 {
             // Ids need no tokenizer.
-            exact: prompt.text.is_empty() && prompt.ids > 0,
+            return Some(PromptCount::Exact(prompt.ids));
+        }
+        let text = Encoding::of_model(&self.model).measure(&prompt.text)?;
+        Some(PromptCount::Estimate {
+            text: text + Features::tokens(prompt.ids),
             media: false,
         })
     }

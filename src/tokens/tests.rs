@@ -85,11 +85,7 @@ fn exact_counts_stand() {
     record.output_tokens = Some((99, TokenSource::Usage));
     record.input_tokens = Some((98, TokenSource::Partial));
     let cell = Arc::new(PromptCell::default());
-    cell.set(PromptCount {
-        count: 1,
-        exact: false,
-        media: false,
-    });
+    cell.0.set(PromptCount::Exact(1)).unwrap();
     let prompt = Some(cell);
     let (sender, records) = channel();
     let sink = Box::new(move |done: Estimated| sender.send(done.record).unwrap());
@@ -167,7 +163,7 @@ fn prompts_of_every_shape() {
         ),
     ];
     for (endpoint, body, want) in cases {
-        let got = prompt::count(endpoint, body.as_bytes()).map(|read| read.count);
+        let got = prompt::count(endpoint, body.as_bytes()).map(PromptCount::plain);
         // A joint may cost or save a token.
         let near = got
             .zip(want)

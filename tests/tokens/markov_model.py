@@ -34,7 +34,8 @@ def chain(tokenizer):
     whole = {i for i in range(tokenizer.get_vocab_size()) if "\ufffd" not in tokenizer.decode([i], skip_special_tokens=False)}
     followers, leaders, kept = Counter(), Counter(), []
     for (a, b), _ in pairs.most_common():
-        if a in whole and b in whole and followers[a] < FOLLOWERS and leaders[b] < LEADERS:
+        # A token behind itself would be one long run of blanks, which is other tokens when read again.
+        if a != b and a in whole and b in whole and followers[a] < FOLLOWERS and leaders[b] < LEADERS:
             followers[a] += 1
             leaders[b] += 1
             kept.append((a, b))

@@ -38,7 +38,9 @@ impl Tally {
     }
 
     fn errors(&self) -> impl Iterator<Item = f64> {
-        self.pairs.iter().map(|(count, truth)| relative_error(*count, *truth))
+        self.pairs
+            .iter()
+            .map(|(count, truth)| relative_error(*count, *truth))
     }
 
     fn of_sum(&self) -> f64 {
@@ -84,7 +86,11 @@ fn exact() {
         let body = line["body"].to_string();
         let count = exact.prompt(endpoint, body.as_bytes());
         if count != Some(truth("prompt_tokens")) {
-            println!("input {count:?}, not {}: {:.300}", truth("prompt_tokens"), body);
+            println!(
+                "input {count:?}, not {}: {:.300}",
+                truth("prompt_tokens"),
+                body
+            );
         }
         input.add(count, truth("prompt_tokens"));
         let texts = line["choices"].as_array().unwrap().iter();
@@ -110,19 +116,21 @@ fn estimates() {
     let encoding = Encoding::of_model(&model);
     for line in lines() {
         let truth = line["tokens"].as_u64().unwrap();
-        let estimate = encoding.count(line["text"].as_str().unwrap()).unwrap();
+        let estimate = encoding.measure(line["text"].as_str().unwrap()).unwrap();
         if line["learn"].as_bool().unwrap() {
             calibration.learn(&model, Direction::Output, estimate, truth);
         } else {
             let corrected = calibration.apply(&model, Direction::Output, estimate);
-            before.add(Some(estimate), truth);
+            before.add(Some(estimate.count()), truth);
             after.add(Some(corrected), truth);
         }
     }
     for (what, tally) in [("before", &before), ("after", &after)] {
         let (of_sum, median) = (100.0 * tally.of_sum(), 100.0 * tally.median());
         let count = tally.pairs.len();
-        println!("{model} {what}: {count} texts, median error {median:.2} %, of the sum {of_sum:+.2} %");
+        println!(
+            "{model} {what}: {count} texts, median error {median:.2} %, of the sum {of_sum:+.2} %"
+        );
     }
     assert!(after.of_sum().abs() <= 0.03);
 }
