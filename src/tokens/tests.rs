@@ -4,6 +4,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::smallvec;
 
+mod exact;
+mod learning;
 mod measured;
 
 use super::count::Encoding;
