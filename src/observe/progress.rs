@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     usage: Counts,
     text: Option<Box<EstimateText>>,
     text_limit: usize,
+    /// The text is kept beside usage, for the two to be compared.
+    learning: bool,
     echo: Echo,
 }
 
@@ -98,6 +100,7 @@ impl Progress {
             usage: Counts::default(),
             text: text_limit.map(|_| Box::default()),
             text_limit: text_limit.unwrap_or(0),
+            learning: false,
             echo,
         }
     }
@@ -129,6 +132,17 @@ impl Progress {
         text
     }
 
+    /// Keeps the text also once usage has made an estimate needless.
+    pub(crate) fn learn(&mut self) {
+        self.learning = true;
+    }
+
+    fn counted(&mut self) {
+        if !self.learning {
+            self.text = None;
+        }
+    }
+
     /// Whether text is still wanted.
     pub(crate) fn keeps_text(&self) -> bool {
         self.text.is_some()
@@ -153,7 +167,7 @@ impl Progress {
             if self.usage.state == Counted::Nothing {
                 self.usage.state = Counted::SoFar;
             }
-            self.text = None;
+            self.counted();
         }
         self.details(usage);
     }
@@ -162,7 +176,7 @@ impl Progress {
     pub(crate) fn usage(&mut self, usage: &Usage) {
         if let Some(output) = usage.output() {
             self.usage.output = Some(output);
-            self.text = None;
+            self.counted();
         }
         if usage.output().or(usage.input()).is_some() {
             self.usage.state = Counted::Finally;

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use crate::classify::Endpoint;
 use crate::config::Config;
 use crate::metrics::{Fault, Metrics, Series, labels};
-use crate::observe::Limits;
+use crate::observe::{Limits, RequestFacts};
 use crate::record::Record;
-use crate::tokens::{Estimator, Job, PromptCell};
+use crate::tokens::{Estimator, Job, Lesson, PromptCell};
 
 type Key = (Box<str>, Endpoint, bool);
 
@@ -137,6 +137,21 @@ impl Recorder {
         Some(cell)
     }
 
+    /// Whether the request is to be counted beside its usage, so that later estimates are nearer.
+    pub(super) fn wants_sample(&self, endpoint: Endpoint, facts: &RequestFacts) -> bool {
+        let generates = matches!(
+            endpoint,
+            Endpoint::ChatCompletions
+                | Endpoint::Completions
+                | Endpoint::Responses
+                | Endpoint::Messages
+        );
+        match (&self.estimator, &facts.model) {
+            (Some(estimator), Some(model)) => generates && estimator.wants_sample(model),
+            _ => false,
+        }
+    }
+
     /// Counts a finished request; its tokens a little later, if they must be estimated.
     pub(super) fn record(&self, mut record: Record, prompt: Option<Arc<PromptCell>>) {
         let label = self.metrics.model_label(&record).to_owned();
@@ -145,6 +160,12 @@ impl Recorder {
         }
         let series = self.series(&label, record.endpoint, record.stream);
         self.metrics.record(&record, &series);
+        if record.output_tokens.is_some()
+            && let Some(estimator) = &self.estimator
+            && let Some(lesson) = Lesson::of(&mut record, prompt.clone())
+        {
+            estimator.learn(lesson);
+        }
         if record.text.is_some()
             && record.output_tokens.is_none()
             && let Some(estimator) = &self.estimator

@@ -20,6 +20,7 @@ pub struct RequestWatch {
     facts: Option<RequestFacts>,
     in_flight: Option<IntGauge>,
     prompt: Option<Arc<PromptCell>>,
+    learns: bool,
 }
 
 impl RequestWatch {
@@ -32,6 +33,7 @@ impl RequestWatch {
             facts: None,
             in_flight: None,
             prompt: None,
+            learns: false,
         }
     }
 
@@ -53,8 +55,8 @@ impl RequestWatch {
         series.in_flight.inc();
         self.in_flight = Some(series.in_flight.clone());
         // An answer that is not a stream brings its usage; so does a stream that was asked to.
-        if facts.stream
-            && !facts.include_usage
+        self.learns = body.is_some() && self.recorder.wants_sample(self.endpoint, &facts);
+        if (self.learns || facts.stream && !facts.include_usage)
             && let Some(body) = body
         {
             self.prompt = self.recorder.estimate_prompt(self.endpoint, body);
@@ -66,6 +68,11 @@ impl RequestWatch {
     pub(super) fn settle(&mut self) -> RequestFacts {
         self.end();
         self.facts.clone().unwrap_or_default()
+    }
+
+    /// Whether it was chosen to be counted beside its usage.
+    pub(super) fn learns(&self) -> bool {
+        self.learns
     }
 
     /// The request has ended.

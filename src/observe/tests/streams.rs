@@ -178,6 +178,34 @@ fn text_is_kept_until_usage_makes_it_needless() {
 }
 
 #[test]
+fn text_is_kept_beside_usage_to_learn_from() {
+    let usage = r#","usage":{"prompt_tokens":5,"completion_tokens":2}"#;
+    let body = format!(r#"{{"choices":[{{"message":{{"content":"hi"}}}}]{usage}}}"#);
+    let stream = chat(r#"{"delta":{"content":"a"}}"#)
+        + &chat(r#"{"delta":{"content":"b"}}"#)
+        + &format!("data: {{\"choices\":[]{usage}}}\n\n");
+    for (content_type, body, want) in [
+        ("text/event-stream", stream, "ab"),
+        ("application/json", body, "hi"),
+    ] {
+        let head = HeadFacts {
+            status: 200,
+            content_type: Some(content_type.as_bytes()),
+            content_encoding: None,
+        };
+        let now = std::time::Instant::now();
+        let endpoint = Endpoint::ChatCompletions;
+        let facts = RequestFacts::default();
+        let observer = ResponseObserver::new(endpoint, facts, &head, LIMITS, now, true);
+        let mut observer = observer.learning(true);
+        observer.data(body.as_bytes(), now, &mut |_| ());
+        let record = observer.finish(End::Complete, now);
+        assert_eq!(record.output_tokens, Some((2, TokenSource::Usage)));
+        assert_eq!(texts(&record.text.unwrap()), [want]);
+    }
+}
+
+#[test]
 fn an_echoed_prompt_is_no_token() {
     let echo = |max_tokens| RequestFacts {
         echo: true,
