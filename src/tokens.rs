@@ -20,6 +20,7 @@ use crate::outcome::{Outcome, TokenSource};
 use crate::record::{EstimateText, FinishReason, Record};
 
 mod calibration;
+mod clock;
 mod conversation;
 mod count;
 mod counter;

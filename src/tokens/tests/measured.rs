@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::calibration::{Calibration, relative_error};
 use super::super::exact::Exact;
+use super::super::template::Template;
 use super::*;
 
 fn lines() -> Vec<Value> {
@@ -133,4 +134,31 @@ fn estimates() {
         );
     }
     assert!(after.of_sum().abs() <= 0.03);
+}
+
+/// `templates.py`: what transformers renders.
+#[test]
+#[ignore = "needs prompts that transformers has rendered"]
+fn templates() {
+    let (mut equal, mut refused, mut lenient, mut wrong) = (0, 0, 0, 0);
+    for line in lines() {
+        let context = line["context"].as_object().unwrap();
+        let tools = context["tools"].is_array();
+        let rendered = Template::new(&line["template"])
+            .and_then(|t| t.render(tools, context).map_err(|error| error.to_string()));
+        match (rendered, line["prompt"].as_str()) {
+            (Ok(prompt), Some(want)) if prompt == want => equal += 1,
+            (Err(_), None) => refused += 1,
+            // vLLM refuses such a request; what it would have cost is never asked.
+            (Ok(_), None) => lenient += 1,
+            (got, want) => {
+                wrong += 1;
+                println!("{}:\n  {got:.600?}\n  {want:.600?}", line["label"]);
+            }
+        }
+    }
+    println!(
+        "templates: {equal} equal, {refused} refused by both, {lenient} by transformers only, {wrong} different"
+    );
+    assert_eq!(wrong, 0);
 }
