@@ -1,7 +1,7 @@
 """usage: templates.py FOLDER [OUT.jsonl]
 
 Renders the chat templates (*.jinja) in FOLDER as transformers does and has tokenglass render the same: the prompts must
-be equal to the letter. Run it with the Python of vLLM's venv. PyPI's trl ships such templates of a dozen models.
+be equal to the letter. Whether it gets the parts of a message as they are is vLLM's to say: that must agree too. Run it with the Python of vLLM's venv. PyPI's trl ships such templates of a dozen models.
 """
 
 import json
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from transformers.utils.chat_template_utils import _compile_jinja_template
+from vllm.renderers.hf import _detect_content_format
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather of a city, <b>now</b>",
@@ -47,6 +48,7 @@ def main():
     for path in sorted(Path(sys.argv[1]).rglob("*.jinja")):
         source = path.read_text()
         template = _compile_jinja_template(source)
+        parts = _detect_content_format(source, default="string") == "openai"
         for name, messages in TALKS.items():
             for tools in (None, [TOOL, TOOL]):
                 for extra in ({}, {"enable_thinking": False}):
@@ -56,7 +58,7 @@ def main():
                     except Exception:  # whatever a template runs into: ours must not render it either
                         prompt = None
                     label = f"{path.name} {name} {'tools' if tools else ''} {extra or ''}"
-                    lines.append(json.dumps({"label": label, "template": source, "context": context, "prompt": prompt}))
+                    lines.append(json.dumps({"label": label, "template": source, "context": context, "prompt": prompt, "parts": parts}))
     out.write_text("\n".join(lines) + "\n")
     environment = os.environ | {"TOKENS_LINES": str(out)}
     test = ["cargo", "test", "--quiet", "--lib", "tokens::tests::measured::templates", "--", "--ignored", "--nocapture"]

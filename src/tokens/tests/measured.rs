@@ -144,8 +144,12 @@ fn templates() {
     for line in lines() {
         let context = line["context"].as_object().unwrap();
         let tools = context["tools"].is_array();
-        let rendered = Template::new(&line["template"])
-            .and_then(|t| t.render(tools, context).map_err(|error| error.to_string()));
+        let template = Template::new(&line["template"]).unwrap();
+        if template.wants_parts(tools) != line["parts"].as_bool().unwrap() {
+            wrong += 1;
+            println!("{}: parts, or not", line["label"]);
+        }
+        let rendered = template.render(tools, context);
         match (rendered, line["prompt"].as_str()) {
             (Ok(prompt), Some(want)) if prompt == want => equal += 1,
             (Err(_), None) => refused += 1,
