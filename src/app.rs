@@ -16,7 +16,7 @@ use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
 use crate::tenants::{MapError, Tenants};
-use crate::tokens::{Estimated, Estimator};
+use crate::tokens::{Direction, Estimated, Estimator, Sink};
 use crate::upstream::{Connector, OpenConnections, TlsError};
 use crate::worker;
 
@@ -274,9 +274,18 @@ fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<
     if !config.tokens.estimate || !config.observe.enabled {
         return Ok(None);
     }
-    let metrics = Arc::clone(metrics);
-    let sink = move |estimated: Estimated| {
-        metrics.record_late(&estimated.record);
-    };
-    Estimator::start(config.tokens.queue, Box::new(sink)).map(Some)
+    Estimator::start(&config.tokens, Late(Arc::clone(metrics))).map(Some)
+}
+
+/// Where the estimator leaves what it has counted.
+struct Late(Arc<Metrics>);
+
+impl Sink for Late {
+    fn record(&self, done: Estimated) {
+        self.0.record_late(&done.record);
+    }
+
+    fn error(&self, model: &str, direction: Direction, share: f64) {
+        self.0.record_estimate_error(model, direction, share);
+    }
 }

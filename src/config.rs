@@ -20,6 +20,7 @@ mod origin;
 mod secret;
 mod show;
 mod suggest;
+mod token_models;
 mod units;
 mod upstream_url;
 mod value;
@@ -181,6 +182,19 @@ pub struct Tokens {
     pub continuous: bool,
     /// `queue`: texts waiting for the counting thread; more are dropped and counted. 1024
     pub queue: usize,
+    /// `model`: models whose own tokenizer is at hand. None
+    pub models: Vec<TokenModel>,
+}
+
+/// One of `[[tokens.model]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenModel {
+    /// `name`: the names that upstream serves it under.
+    pub names: Vec<String>,
+    /// `tokenizer`: its tokenizer.json, or the folder of the model.
+    pub tokenizer: PathBuf,
+    /// `template`: a Jinja file or tokenizer_config.json. What lies beside the tokenizer
+    pub template: Option<PathBuf>,
 }
 
 /// `tokens.usage`

@@ -23,6 +23,7 @@ pub use totals::Totals;
 use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::tenants::Tenants;
+use crate::tokens::Direction;
 use crate::upstream::OpenConnections;
 use expiry::Lives;
 use family::Maker;
@@ -71,6 +72,8 @@ pub struct Metrics {
     pub reasoning_tokens: IntCounterVec,
     /// `vllm_request_queue_seconds`
     pub queue: HistogramVec,
+    /// `tokenglass_estimate_error_ratio`, by `model` and `direction`
+    pub estimate_error: HistogramVec,
     /// `tokenglass_overhead_seconds`
     pub overhead: Histogram,
     /// `tokenglass_observer_faults_total`, by `reason`
@@ -137,6 +140,7 @@ impl Metrics {
             cached_tokens: make.requests("vllm_cached_input_tokens_total", "Prompt tokens taken from the prefix cache, where usage says so.", &[])?,
             reasoning_tokens: make.requests("vllm_reasoning_tokens_total", "Output tokens spent on reasoning, where usage says so.", &[])?,
             queue: make.request_histograms("vllm_request_queue_seconds", "Time in vLLM's queue, where its per-request metrics object passes by.", buckets::TTFT, &[])?,
+            estimate_error: make.histograms("tokenglass_estimate_error_ratio", "How far counts made without usage are off, as a share of usage, where both are there.", buckets::RATIO, &["model", "direction"])?,
             overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
             faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
             overflow: make.counters("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other.", "label", overflowing)?,
@@ -230,6 +234,18 @@ impl Metrics {
                 family.with_label_values(&labels).observe(count as f64);
             }
         }
+    }
+
+    /// A count was made beside usage, and was off by `share` of it, either way.
+    pub fn record_estimate_error(&self, model: &str, direction: Direction, share: f64) {
+        let model = if self.models.knows(model) {
+            model
+        } else {
+            labels::OTHER
+        };
+        self.estimate_error
+            .with_label_values(&[model, direction.as_label()])
+            .observe(share.abs());
     }
 
     /// [`Metrics::record_tokens`] for a record that was finished a while ago: its series are on `/metrics`, or are again.

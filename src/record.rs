@@ -52,12 +52,50 @@ pub struct Record {
 }
 
 /// What the token estimator needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EstimateText {
-    /// Generated text of all choices, in order of arrival.
-    pub output: String,
+    /// Each choice's text with its index: they arrive interleaved, and were generated apart.
+    choices: SmallVec<[(u32, String); 1]>,
+    length: usize,
     /// The text stops at the observer's cap: the estimate is a lower bound.
     pub truncated: bool,
+}
+
+/// Choices whose texts are kept apart; those of further ones are joined.
+const CHOICES: usize = 64;
+
+impl EstimateText {
+    /// Appends to the text of a choice.
+    pub fn push(&mut self, choice: u32, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.length = self.length.saturating_add(text.len());
+        let full = self.choices.len() >= CHOICES;
+        let known = self.choices.iter().position(|(index, _)| *index == choice);
+        let at = known.or(full.then_some(CHOICES - 1));
+        match at.and_then(|at| self.choices.get_mut(at)) {
+            Some((_, kept)) => kept.push_str(text),
+            None => self.choices.push((choice, text.to_owned())),
+        }
+    }
+
+    /// The choices' texts.
+    pub fn choices(&self) -> impl Iterator<Item = &str> {
+        self.choices.iter().map(|(_, text)| text.as_str())
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no text at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
 }
 
 /// The `finish_reason` label: vLLM's set, closed.

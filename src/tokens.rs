@@ -1,30 +1,61 @@
-//! Token counts where upstream gave none: an estimate by tiktoken, off the forwarding path.
+//! Token counts where upstream gave none: by the model's own tokenizer where it is at hand, else an estimate by
+//! tiktoken; off the forwarding path.
 //!
-//! One thread of its own does all the counting, behind a bounded queue: a text of a megabyte delays other estimates,
-//! never a stream. tiktoken is not the model's tokenizer (only gpt-oss has one of its), so what comes out is labelled
-//! an estimate, and exact counts are never overwritten by it.
+//! One thread of its own does all the counting, behind a bounded queue: a text of a megabyte delays other counts, never
+//! a stream. tiktoken is not the model's tokenizer (only gpt-oss has one of its), so what comes out is labelled an
+//! estimate, and exact counts are never overwritten by it. Where usage does pass by, the estimate is made all the same
+//! for some requests, and what was learned from them corrects the later ones.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::classify::Endpoint;
-use crate::outcome::TokenSource;
-use crate::record::Record;
+use crate::config;
+use crate::outcome::{Outcome, TokenSource};
+use crate::record::{EstimateText, FinishReason, Record};
 
+mod calibration;
+mod clock;
+mod conversation;
 mod count;
+mod counter;
+mod exact;
 mod prompt;
+mod python;
+mod template;
 
-use count::Encoding;
+pub use calibration::Direction;
 
-/// A record with its estimates filled in.
+use calibration::{Features, Sampler};
+use counter::Counter;
+
+/// A record with its counts filled in.
 #[derive(Debug)]
 pub struct Estimated {
     /// The record. Its text is gone.
     pub record: Record,
+}
+
+/// Takes the results, on the estimator's thread. Any `Fn(Estimated)` is one, and lets the errors go.
+pub trait Sink: Send {
+    /// A record with its counts.
+    fn record(&self, done: Estimated);
+
+    /// A count was made beside usage, and was off by this share of it.
+    fn error(&self, model: &str, direction: Direction, share: f64) {
+        let _ = (model, direction, share);
+    }
+}
+
+impl<F: Fn(Estimated) + Send> Sink for F {
+    fn record(&self, done: Estimated) {
+        self(done);
+    }
 }
 
 /// A finished request that lacks a count.
@@ -32,19 +63,56 @@ pub struct Estimated {
 pub struct Job {
     /// What the observer knows.
     pub record: Record,
-    /// Where the estimate of its prompt goes, if one was asked for.
+    /// Where the count of its prompt goes, if one was asked for.
     pub prompt: Option<Arc<PromptCell>>,
 }
 
-/// The estimate of one prompt, once it is there.
+/// A finished request with usage, and what to compare it with.
 #[derive(Debug)]
-pub struct PromptCell(AtomicU64);
+pub struct Lesson {
+    model: Box<str>,
+    prompt: Option<(Arc<PromptCell>, u64)>,
+    output: Option<(Output, u64)>,
+}
+
+/// Generated text, and the tokens that ended it.
+#[derive(Debug)]
+struct Output {
+    text: EstimateText,
+    ends: u64,
+}
+
+/// The count of one prompt, once it is there.
+#[derive(Debug, Default)]
+pub struct PromptCell(OnceLock<PromptCount>);
+
+/// What is known of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PromptCount {
+    /// By the model's own tokenizer.
+    Exact(u64),
+    Estimate {
+        text: Features,
+        /// There is more in it than text.
+        media: bool,
+    },
+}
 
 /// The handle on the estimator's thread. The thread ends with the last clone, when it has done what was queued.
 #[derive(Clone, Debug)]
 pub struct Estimator {
     queue: SyncSender<Work>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dropped: AtomicU64,
+    waiting: AtomicUsize,
+    /// With more than this waiting there is no time to learn.
+    busy: usize,
+    sampler: Sampler,
+    started: Instant,
 }
 
 #[derive(Debug)]
@@ -55,48 +123,105 @@ enum Work {
         cell: Arc<PromptCell>,
     },
     Finish(Box<Job>),
+    Learn(Box<Lesson>),
+}
+
+/// Whether a model's files can be used; else why not, in one line.
+pub(crate) fn check(model: &config::TokenModel) -> Result<(), String> {
+    exact::Exact::load(model).map(drop)
+}
+
+// === impl Lesson ===
+
+impl Lesson {
+    /// What there is to learn from a request that has come to its end with usage. Takes its text.
+    #[must_use]
+    pub fn of(record: &mut Record, prompt: Option<Arc<PromptCell>>) -> Option<Self> {
+        let text = record.text.take();
+        if record.outcome != Outcome::Success {
+            return None;
+        }
+        let name = record.served_model.as_ref();
+        let model = name.or(record.requested_model.as_ref())?.clone();
+        let usage = |count: Option<(u64, TokenSource)>| match count {
+            Some((count, TokenSource::Usage)) => Some(count),
+            _ => None,
+        };
+        let output = text.map(|text| Output {
+            text,
+            ends: ends(record),
+        });
+        let lesson = Self {
+            model,
+            prompt: prompt.zip(usage(record.input_tokens)),
+            output: output.zip(usage(record.output_tokens)),
+        };
+        (lesson.prompt.is_some() || lesson.output.is_some()).then_some(lesson)
+    }
+}
+
+/// The token that ends a text is counted by vLLM and shown to nobody.
+fn ends(record: &Record) -> u64 {
+    let ended = |reason: &&FinishReason| match reason {
+        FinishReason::Stop | FinishReason::ToolCalls => true,
+        FinishReason::Length
+        | FinishReason::Abort
+        | FinishReason::Repetition
+        | FinishReason::ContentFilter
+        | FinishReason::Other => false,
+    };
+    record.finish_reasons.iter().filter(ended).count() as u64
 }
 
 // === impl PromptCell ===
 
 impl PromptCell {
-    const NONE: u64 = u64::MAX;
-
-    /// The estimate; none until there is one.
+    /// The count, uncorrected; none until there is one.
     #[must_use]
     pub fn get(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|count| *count != Self::NONE)
-    }
-
-    fn set(&self, count: u64) {
-        self.0.store(count, Ordering::Relaxed);
+        self.0.get().map(|read| read.plain())
     }
 }
 
-impl Default for PromptCell {
-    fn default() -> Self {
-        Self(AtomicU64::new(Self::NONE))
+// === impl PromptCount ===
+
+impl PromptCount {
+    fn plain(self) -> u64 {
+        match self {
+            Self::Exact(count) => count,
+            Self::Estimate { text, .. } => text.count(),
+        }
     }
 }
 
 // === impl Estimator ===
 
 impl Estimator {
-    /// Starts the thread. `queue` bounds what may wait for it; `sink` takes the records on that thread.
+    /// Starts the thread; `sink` takes the results on it.
     ///
-    /// The vocabularies (some 35 MB each) are loaded on that thread too, with the first text that needs them.
+    /// The models' tokenizers are loaded on that thread, and tiktoken's vocabularies (some 35 MB each) with the first
+    /// text that needs them.
     ///
     /// # Errors
     ///
     /// The system refused a thread.
-    pub fn start(queue: usize, sink: Box<dyn Fn(Estimated) + Send>) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(queue.max(1));
+    pub fn start(config: &config::Tokens, sink: impl Sink + 'static) -> std::io::Result<Self> {
+        let queue = config.queue.max(1);
+        let (sender, receiver) = sync_channel(queue);
+        let shared = Arc::new(Shared {
+            dropped: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            busy: queue.div_ceil(4),
+            sampler: Sampler::default(),
+            started: Instant::now(),
+        });
+        let (models, of_thread) = (config.models.clone(), Arc::clone(&shared));
         thread::Builder::new()
             .name("tokens".to_owned())
-            .spawn(move || run(&receiver, &*sink))?;
+            .spawn(move || run(&receiver, &of_thread, Counter::new(&models, Box::new(sink))))?;
         Ok(Self {
             queue: sender,
-            dropped: Arc::default(),
+            shared,
         })
     }
 
@@ -107,7 +232,7 @@ impl Estimator {
             body,
             cell,
         };
-        if self.queue.try_send(work).is_err() {
+        if self.send(work).is_err() {
             self.count_drop();
         }
     }
@@ -120,64 +245,74 @@ impl Estimator {
     ///
     /// The queue is full, or the thread is gone: the job comes back, to be recorded without counts.
     pub fn finish(&self, job: Job) -> Result<(), Box<Job>> {
-        match self.queue.try_send(Work::Finish(Box::new(job))) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => {
+        match self.send(Work::Finish(Box::new(job))) {
+            Err(Work::Finish(job)) => {
                 self.count_drop();
-                match work {
-                    Work::Finish(job) => Err(job),
-                    Work::Prompt { .. } => Ok(()),
-                }
+                Err(job)
             }
+            Ok(()) | Err(Work::Prompt { .. } | Work::Learn(_)) => Ok(()),
         }
     }
 
-    /// Estimates that the full queue turned away so far.
+    /// Whether to count this model's next request beside its usage: the first ones, then one a second, and none while
+    /// others wait. To be asked once for each request, before it ends: a yes is counted.
+    #[must_use]
+    pub fn wants_sample(&self, model: &str) -> bool {
+        let shared = &self.shared;
+        let now = shared.started.elapsed().as_millis();
+        shared.waiting.load(Ordering::Relaxed) <= shared.busy
+            && shared
+                .sampler
+                .wants(model, u64::try_from(now).unwrap_or(u64::MAX))
+    }
+
+    /// Has a request that was sampled counted and compared. Busy, the lesson is skipped: the next is as good.
+    pub fn learn(&self, lesson: Lesson) {
+        if self.shared.waiting.load(Ordering::Relaxed) <= self.shared.busy {
+            let _ = self.send(Work::Learn(Box::new(lesson)));
+        }
+    }
+
+    /// Counts that the full queue turned away so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, work: Work) -> Result<(), Work> {
+        // Before it is there to be taken, so that the number never goes below zero.
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        self.queue.try_send(work).map_err(|refused| {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            match refused {
+                TrySendError::Full(work) | TrySendError::Disconnected(work) => work,
+            }
+        })
     }
 
     fn count_drop(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.shared.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn run(queue: &Receiver<Work>, sink: &dyn Fn(Estimated)) {
+fn run(queue: &Receiver<Work>, shared: &Shared, mut counter: Counter) {
     for work in queue {
+        shared.waiting.fetch_sub(1, Ordering::Relaxed);
         match work {
             Work::Prompt {
                 endpoint,
                 body,
                 cell,
             } => {
-                if let Some(count) = prompt::count(endpoint, &body) {
-                    cell.set(count);
+                if let Some(count) = counter.prompt(endpoint, &body) {
+                    // A cell is counted once.
+                    let _ = cell.0.set(count);
                 }
             }
-            Work::Finish(job) => sink(estimate(*job)),
+            Work::Finish(job) => counter.finish(*job),
+            Work::Learn(lesson) => counter.learn(*lesson),
         }
     }
-}
-
-fn estimate(job: Job) -> Estimated {
-    let Job { mut record, prompt } = job;
-    let text = record.text.take();
-    if record.output_tokens.is_none()
-        && let Some(text) = text
-    {
-        let model = record
-            .served_model
-            .as_deref()
-            .or(record.requested_model.as_deref());
-        let count = Encoding::of_model(model.unwrap_or_default()).count(&text.output);
-        record.output_tokens = count.map(|count| (count, TokenSource::Estimate));
-    }
-    if record.input_tokens.is_none() {
-        let count = prompt.and_then(|cell| cell.get());
-        record.input_tokens = count.map(|count| (count, TokenSource::Estimate));
-    }
-    Estimated { record }
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ impl Track {
     /// The response head has come.
     pub fn head(&mut self, head: &response::Parts) {
         let facts = self.request.borrow_mut().settle();
+        let learning = self.request.borrow().learns();
         let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let facts_of_head = HeadFacts {
             status: head.status.as_u16(),
@@ -114,6 +115,7 @@ impl Track {
                 self.started,
                 self.recorder.estimates(),
             )
+            .learning(learning)
         });
         self.stage = Stage::Body {
             observer: observer.map(Box::new),

@@ -73,7 +73,7 @@ pub(super) fn whole(
     config
 }
 
-/// Looks whether the files that the configuration names can be read. Not part of loading, so that a configuration can
+/// Looks whether the files that the configuration names can be read, and the tokenizers be used. Not part of loading, so that a configuration can
 /// be printed on a machine that does not have them.
 ///
 /// # Errors
@@ -96,7 +96,14 @@ pub fn check_files(loaded: &Loaded) -> Result<(), Errors> {
             format!("{key}: {why}"),
         ))
     });
-    Errors::unless_empty(problems.collect())
+    let models = loaded.config.tokens.models.iter().filter_map(|model| {
+        let why = crate::tokens::check(model).err()?;
+        Some(Problem::new(
+            loaded.origins.of("tokens.model").place(),
+            format!("tokens.model: {why}"),
+        ))
+    });
+    Errors::unless_empty(problems.chain(models).collect())
 }
 
 fn unreadable(path: &Path) -> Option<String> {

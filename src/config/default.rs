@@ -63,6 +63,7 @@ impl Default for Config {
                 usage: UsageMode::Observe,
                 continuous: false,
                 queue: 1024,
+                models: Vec::new(),
             },
             tenants: Tenants {
                 max_values: 200,

@@ -15,7 +15,7 @@ use super::keys;
 use super::load::Entry;
 use super::origin::Origin;
 use super::suggest::{did_you_mean, for_key, for_section};
-use super::value::{Form, Value};
+use super::value::{Field, Form, Value};
 
 /// Enough for any configuration, and the end of `--config /dev/zero`.
 const LONGEST: u64 = 1 << 20;
@@ -142,7 +142,16 @@ impl Reader<'_> {
             }
             DeValue::Float(_) => Form::Other("a number with a fraction"),
             DeValue::Datetime(_) => Form::Other("a date or time"),
-            DeValue::Table(_) => Form::Other("a table"),
+            DeValue::Table(table) => Form::Table(
+                table
+                    .iter()
+                    .map(|(name, value)| Field {
+                        name: name.get_ref().clone().into_owned(),
+                        at: self.position(name.span().start),
+                        value: self.value(value),
+                    })
+                    .collect(),
+            ),
         };
         Value {
             form,

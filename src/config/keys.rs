@@ -5,6 +5,7 @@ use super::kind::{
     Address, Bytes, Count, Delay, File, Filter, Format, Hidden, Kind, Labels, Positive, Switch,
     Timeout, Urls, Usage,
 };
+use super::token_models::TokenModels;
 use super::units::{KIB, MIB};
 
 macro_rules! key {
@@ -65,6 +66,7 @@ pub(super) static KEYS: &[Key] = &[
     key!(tokens.usage: Usage),
     key!(tokens.continuous: Switch),
     key!(tokens.queue: Count(1, 1_000_000)),
+    key!(tokens.model: TokenModels => config.tokens.models).list(),
     key!(tenants.labels: Labels).list(),
     key!(tenants.map_file: File),
     key!(tenants.hash_key: Hidden).secret(),

@@ -300,9 +300,12 @@ fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Vec<Mistake>
 fn items(value: &Value) -> &[Value] {
     match &value.form {
         Form::List(items) => items,
-        Form::Word(_) | Form::Text(_) | Form::Integer(_) | Form::Boolean(_) | Form::Other(_) => {
-            std::slice::from_ref(value)
-        }
+        Form::Word(_)
+        | Form::Text(_)
+        | Form::Integer(_)
+        | Form::Boolean(_)
+        | Form::Table(_)
+        | Form::Other(_) => std::slice::from_ref(value),
     }
 }
 

@@ -23,8 +23,19 @@ pub(super) enum Form {
     Boolean(bool),
     /// A TOML array, or the items of a list variable or repeated flag.
     List(Vec<Value>),
+    /// A TOML table.
+    Table(Vec<Field>),
     /// A TOML type that no key takes, by its name.
     Other(&'static str),
+}
+
+/// A name in a table, and its value.
+#[derive(Clone, Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    /// Line and column of the name.
+    pub(super) at: (usize, usize),
+    pub(super) value: Value,
 }
 
 /// One thing that is wrong with a value.
@@ -57,7 +68,11 @@ impl Value {
     pub(super) fn text(&self) -> Option<&str> {
         match &self.form {
             Form::Word(text) | Form::Text(text) => Some(text),
-            Form::Integer(_) | Form::Boolean(_) | Form::List(_) | Form::Other(_) => None,
+            Form::Integer(_)
+            | Form::Boolean(_)
+            | Form::List(_)
+            | Form::Table(_)
+            | Form::Other(_) => None,
         }
     }
 
@@ -66,7 +81,9 @@ impl Value {
         match &self.form {
             Form::Integer(number) => *number,
             Form::Word(word) => word.trim().parse().ok(),
-            Form::Text(_) | Form::Boolean(_) | Form::List(_) | Form::Other(_) => None,
+            Form::Text(_) | Form::Boolean(_) | Form::List(_) | Form::Table(_) | Form::Other(_) => {
+                None
+            }
         }
     }
 
@@ -93,6 +110,7 @@ impl fmt::Display for Value {
             Form::Integer(None) => f.write_str("an integer out of range"),
             Form::Boolean(value) => write!(f, "boolean {value}"),
             Form::List(_) => f.write_str("a list"),
+            Form::Table(_) => f.write_str("a table"),
             Form::Other(name) => write!(f, "{name}"),
         }
     }

@@ -50,6 +50,9 @@ pub const OVERHEAD: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0,
 ];
 
+/// Shares: 1 % to 100 %.
+pub const RATIO: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -60,6 +63,7 @@ mod tests {
             super::DURATION,
             super::TOKENS,
             super::OVERHEAD,
+            super::RATIO,
         ] {
             assert!(edges.windows(2).all(|pair| pair[0] < pair[1]));
         }

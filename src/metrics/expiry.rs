@@ -17,6 +17,7 @@ use super::Metrics;
 use super::series::{Key, Series};
 use crate::outcome::{ErrorType, Phase, TokenSource};
 use crate::record::FinishReason;
+use crate::tokens::Direction;
 
 /// One series' life.
 #[derive(Debug, Default)]
@@ -158,6 +159,9 @@ impl Metrics {
         for key in &gone {
             if !all.keys().any(|left| left.model == key.model) {
                 self.models.forget(&key.model);
+                for direction in Direction::ALL {
+                    drop_child(&self.estimate_error, &[&key.model, direction.as_label()]);
+                }
             }
             for (index, value) in key.tenants.iter().enumerate() {
                 if !all

@@ -71,6 +71,17 @@ impl<'a> Maker<'a> {
         )?)
     }
 
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        edges: &[f64],
+        labels: &[&str],
+    ) -> Result<HistogramVec> {
+        let opts = HistogramOpts::new(name, help).buckets(edges.to_vec());
+        self.register(HistogramVec::new(opts, labels)?)
+    }
+
     pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
         self.register(IntGauge::new(name, help)?)
     }

@@ -138,8 +138,8 @@ impl Choice<'_> {
             ids: self.token_ids.0,
         });
         if token && progress.keeps_text() {
-            progress.keep(reasoning);
-            answer().for_each(|text| progress.keep(text));
+            progress.keep(self.index(), reasoning);
+            answer().for_each(|text| progress.keep(self.index(), text));
         }
         if let Some(reason) = self.finish_reason.0 {
             progress.finished(self.index(), reason);

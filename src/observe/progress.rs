@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     usage: Counts,
     text: Option<Box<EstimateText>>,
     text_limit: usize,
+    /// The text is kept beside usage, for the two to be compared.
+    learning: bool,
     echo: Echo,
 }
 
@@ -96,13 +98,9 @@ impl Progress {
             error: None,
             done: false,
             usage: Counts::default(),
-            text: text_limit.map(|_| {
-                Box::new(EstimateText {
-                    output: String::new(),
-                    truncated: false,
-                })
-            }),
+            text: text_limit.map(|_| Box::default()),
             text_limit: text_limit.unwrap_or(0),
+            learning: false,
             echo,
         }
     }
@@ -134,21 +132,32 @@ impl Progress {
         text
     }
 
+    /// Keeps the text also once usage has made an estimate needless.
+    pub(crate) fn learn(&mut self) {
+        self.learning = true;
+    }
+
+    fn counted(&mut self) {
+        if !self.learning {
+            self.text = None;
+        }
+    }
+
     /// Whether text is still wanted.
     pub(crate) fn keeps_text(&self) -> bool {
         self.text.is_some()
     }
 
-    /// Keeps generated text for the estimate.
-    pub(crate) fn keep(&mut self, text: &str) {
+    /// Keeps a choice's generated text for the estimate.
+    pub(crate) fn keep(&mut self, index: u32, text: &str) {
         let Some(kept) = &mut self.text else { return };
         if kept.truncated {
             return;
         }
-        let room = self.text_limit.saturating_sub(kept.output.len());
+        let room = self.text_limit.saturating_sub(kept.len());
         let end = text.floor_char_boundary(room);
         kept.truncated = end < text.len();
-        kept.output.push_str(text.get(..end).unwrap_or_default());
+        kept.push(index, text.get(..end).unwrap_or_default());
     }
 
     /// Usage on a frame that carries a choice: the running count of that choice.
@@ -158,7 +167,7 @@ impl Progress {
             if self.usage.state == Counted::Nothing {
                 self.usage.state = Counted::SoFar;
             }
-            self.text = None;
+            self.counted();
         }
         self.details(usage);
     }
@@ -167,7 +176,7 @@ impl Progress {
     pub(crate) fn usage(&mut self, usage: &Usage) {
         if let Some(output) = usage.output() {
             self.usage.output = Some(output);
-            self.text = None;
+            self.counted();
         }
         if usage.output().or(usage.input()).is_some() {
             self.usage.state = Counted::Finally;
@@ -238,6 +247,6 @@ impl Progress {
     /// The text kept, where there is anything to estimate.
     pub(crate) fn take_text(&mut self) -> Option<EstimateText> {
         let text = self.text.take().map(|text| *text);
-        text.filter(|text| !text.output.is_empty())
+        text.filter(|text| !text.is_empty())
     }
 }

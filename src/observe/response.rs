@@ -121,6 +121,15 @@ impl ResponseObserver {
         }
     }
 
+    /// Keeps the text beside usage too, for the estimator to learn from.
+    #[must_use]
+    pub fn learning(mut self, learning: bool) -> Self {
+        if learning {
+            self.progress.learn();
+        }
+        self
+    }
+
     /// One read's worth of body passes at `now`. Calls `gap` for each inter-token gap that it closes.
     pub fn data(&mut self, bytes: &[u8], now: Instant, gap: &mut dyn FnMut(Gap)) {
         let progress = &mut self.progress;

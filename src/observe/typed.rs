@@ -190,7 +190,7 @@ fn report(progress: &mut Progress, text: &str, reasoning: bool) {
         ids: false,
     };
     if progress.piece(piece) {
-        progress.keep(text);
+        progress.keep(0, text);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::calibration::Features;
+
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton, o200k_harmony_singleton};
 
 /// Text is counted in pieces of this length: tiktoken's regular expression gives up (and panics) on a run of blanks
@@ -47,6 +49,22 @@ impl Encoding {
                 .sum()
         }));
         count.ok()
+    }
+
+    /// The count, and what it is corrected by.
+    pub(super) fn measure(self, text: &str) -> Option<Features> {
+        let count = self.count(text)?;
+        let wide = if text.is_ascii() {
+            0
+        } else {
+            let wide: String = text.chars().filter(|c| !c.is_ascii()).collect();
+            self.count(&wide)?.min(count)
+        };
+        Some(Features {
+            narrow: count - wide,
+            wide,
+            digits: text.bytes().filter(u8::is_ascii_digit).count() as u64,
+        })
     }
 
     fn encoder(self) -> &'static CoreBPE {

@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::classify::Endpoint;
 use crate::observe::json::{Field, Text, any};
 
+use super::PromptCount;
+use super::calibration::Features;
 use super::count::Encoding;
 
 /// Role and delimiters of one message.
@@ -51,7 +53,7 @@ struct Prompt {
 }
 
 /// The estimate, where the body has a prompt at all.
-pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> Option<u64> {
+pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> Option<PromptCount> {
     match endpoint {
         Endpoint::ChatCompletions | Endpoint::Messages | Endpoint::Responses => {
             serde_json::from_slice::<Conversation<'_>>(body)
@@ -65,7 +67,7 @@ pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> Option<u64> {
 // === impl Conversation ===
 
 impl Conversation<'_> {
-    fn count(&self) -> Option<u64> {
+    fn count(&self) -> Option<PromptCount> {
         let turns = match &self.messages {
             Value::Null => &self.input,
             messages => messages,
@@ -76,25 +78,38 @@ impl Conversation<'_> {
             _ => return None,
         };
         let mut text = String::new();
+        let mut media = false;
         for part in [&self.system, &self.instructions, turns] {
-            collect(part, &mut text);
+            collect(part, &mut text, &mut media);
         }
         if self.tools.as_array().is_some_and(|tools| !tools.is_empty()) {
             // Templates print the tools as JSON, most of them.
             join(&self.tools.to_string(), &mut text);
         }
         let template = messages.saturating_mul(MESSAGE).saturating_add(ANSWER);
-        Some(Encoding::of_model(&self.model).count(&text)? + template)
+        let text = Encoding::of_model(&self.model).measure(&text)?;
+        Some(PromptCount::Estimate {
+            text: text + Features::tokens(template),
+            media,
+        })
     }
 }
 
 // === impl Plain ===
 
 impl Plain<'_> {
-    fn count(self) -> Option<u64> {
+    fn count(self) -> Option<PromptCount> {
         let given = [self.prompt, self.input, self.token_ids];
         let prompt = given.into_iter().find(|prompt| prompt.given)?;
-        Some(Encoding::of_model(&self.model).count(&prompt.text)? + prompt.ids)
+        if prompt.text.is_empty() && prompt.ids > 0 {
+            // Ids need no tokenizer.
+            return Some(PromptCount::Exact(prompt.ids));
+        }
+        let text = Encoding::of_model(&self.model).measure(&prompt.text)?;
+        Some(PromptCount::Estimate {
+            text: text + Features::tokens(prompt.ids),
+            media: false,
+        })
     }
 }
 
@@ -135,10 +150,10 @@ impl<'de> Deserialize<'de> for Prompt {
 }
 
 /// The text of messages: strings, content parts with text, tool calls and tool results.
-fn collect(value: &Value, text: &mut String) {
+fn collect(value: &Value, text: &mut String, media: &mut bool) {
     match value {
         Value::String(string) => join(string, text),
-        Value::Array(list) => list.iter().for_each(|item| collect(item, text)),
+        Value::Array(list) => list.iter().for_each(|item| collect(item, text, media)),
         Value::Object(object) => {
             // Keys that hold text or lead to it; `image_url`, `source`, `data` and ids are left out.
             const TEXT: [&str; 10] = [
@@ -154,7 +169,11 @@ fn collect(value: &Value, text: &mut String) {
                 "output",
             ];
             let inner = TEXT.iter().filter_map(|key| object.get(*key));
-            inner.for_each(|inner| collect(inner, text));
+            inner.for_each(|inner| collect(inner, text, media));
+            *media |= object
+                .get("type")
+                .and_then(Value::as_str)
+                .is_some_and(is_media);
             // Anthropic has a tool's arguments as an object.
             if let Some(arguments @ Value::Object(_)) = object.get("input") {
                 join(&arguments.to_string(), text);
@@ -162,6 +181,13 @@ fn collect(value: &Value, text: &mut String) {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// A content part that is more than text: `image_url`, `input_audio`, `document`.
+fn is_media(kind: &str) -> bool {
+    ["image", "audio", "video", "file", "document", "embeds"]
+        .iter()
+        .any(|word| kind.contains(word))
 }
 
 fn join(part: &str, text: &mut String) {

@@ -4,9 +4,28 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::smallvec;
 
+mod exact;
+mod learning;
+mod measured;
+
+use super::count::Encoding;
+use super::counter::Counter;
 use super::*;
 use crate::outcome::Outcome;
 use crate::record::EstimateText;
+
+fn text(output: &str) -> EstimateText {
+    let mut text = EstimateText::default();
+    text.push(0, output);
+    text
+}
+
+fn config(queue: usize) -> config::Tokens {
+    config::Tokens {
+        queue,
+        ..config::Config::default().tokens
+    }
+}
 
 fn record(output: &str) -> Record {
     Record {
@@ -27,10 +46,7 @@ fn record(output: &str) -> Record {
         reasoning_tokens: None,
         finish_reasons: smallvec![],
         queue: None,
-        text: Some(EstimateText {
-            output: output.to_owned(),
-            truncated: false,
-        }),
+        text: Some(text(output)),
         faults: 0,
     }
 }
@@ -38,8 +54,8 @@ fn record(output: &str) -> Record {
 #[test]
 fn the_prompt_is_counted_before_its_request_ends() {
     let (sender, records) = channel();
-    let sink = Box::new(move |done: Estimated| sender.send(done.record).unwrap());
-    let estimator = Estimator::start(8, sink).unwrap();
+    let sink = move |done: Estimated| sender.send(done.record).unwrap();
+    let estimator = Estimator::start(&config(8), sink).unwrap();
     let cell = Arc::new(PromptCell::default());
     assert_eq!(cell.get(), None);
     let body =
@@ -72,9 +88,12 @@ fn exact_counts_stand() {
     record.output_tokens = Some((99, TokenSource::Usage));
     record.input_tokens = Some((98, TokenSource::Partial));
     let cell = Arc::new(PromptCell::default());
-    cell.set(1);
+    cell.0.set(PromptCount::Exact(1)).unwrap();
     let prompt = Some(cell);
-    let done = estimate(Job { record, prompt }).record;
+    let (sender, records) = channel();
+    let sink = Box::new(move |done: Estimated| sender.send(done.record).unwrap());
+    Counter::new(&[], sink).finish(Job { record, prompt });
+    let done = records.recv().unwrap();
     assert_eq!(done.output_tokens, Some((99, TokenSource::Usage)));
     assert_eq!(done.input_tokens, Some((98, TokenSource::Partial)));
 }
@@ -83,11 +102,11 @@ fn exact_counts_stand() {
 fn a_full_queue_gives_the_job_back() {
     let (held, hold) = channel::<()>();
     let (took, taken) = channel();
-    let sink = Box::new(move |_| {
+    let sink = move |_: Estimated| {
         took.send(()).unwrap();
         let _ = hold.recv();
-    });
-    let estimator = Estimator::start(1, sink).unwrap();
+    };
+    let estimator = Estimator::start(&config(1), sink).unwrap();
     let job = || Job {
         record: record("x"),
         prompt: None,
@@ -147,7 +166,7 @@ fn prompts_of_every_shape() {
         ),
     ];
     for (endpoint, body, want) in cases {
-        let got = prompt::count(endpoint, body.as_bytes());
+        let got = prompt::count(endpoint, body.as_bytes()).map(PromptCount::plain);
         // A joint may cost or save a token.
         let near = got
             .zip(want)

@@ -13,10 +13,10 @@ use http::HeaderMap;
 use crate::classify::Endpoint;
 use crate::config::Config;
 use crate::metrics::{Fault, InUse, Key, Metrics, Series, labels};
-use crate::observe::Limits;
+use crate::observe::{Limits, RequestFacts};
 use crate::record::Record;
 use crate::tenants::TenantValues;
-use crate::tokens::{Estimator, Job, PromptCell};
+use crate::tokens::{Estimator, Job, Lesson, PromptCell};
 
 /// One per worker.
 #[derive(Debug)]
@@ -155,6 +155,21 @@ impl Recorder {
         Some(cell)
     }
 
+    /// Whether the request is to be counted beside its usage, so that later estimates are nearer.
+    pub(super) fn wants_sample(&self, endpoint: Endpoint, facts: &RequestFacts) -> bool {
+        let generates = matches!(
+            endpoint,
+            Endpoint::ChatCompletions
+                | Endpoint::Completions
+                | Endpoint::Responses
+                | Endpoint::Messages
+        );
+        match (&self.estimator, &facts.model) {
+            (Some(estimator), Some(model)) => generates && estimator.wants_sample(model),
+            _ => false,
+        }
+    }
+
     /// Counts a finished request; its tokens a little later, if they must be estimated.
     pub(super) fn record(&self, mut record: Record, prompt: Option<Arc<PromptCell>>) {
         let key = Key {
@@ -168,6 +183,12 @@ impl Recorder {
         }
         let series = self.series(key);
         self.metrics.record(&record, &series);
+        if record.output_tokens.is_some()
+            && let Some(estimator) = &self.estimator
+            && let Some(lesson) = Lesson::of(&mut record, prompt.clone())
+        {
+            estimator.learn(lesson);
+        }
         if record.text.is_some()
             && record.output_tokens.is_none()
             && let Some(estimator) = &self.estimator

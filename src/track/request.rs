@@ -22,6 +22,7 @@ pub struct RequestWatch {
     tenants: TenantValues,
     in_flight: Option<InUse>,
     prompt: Option<Arc<PromptCell>>,
+    learns: bool,
 }
 
 impl RequestWatch {
@@ -35,6 +36,7 @@ impl RequestWatch {
             tenants,
             in_flight: None,
             prompt: None,
+            learns: false,
         }
     }
 
@@ -60,8 +62,8 @@ impl RequestWatch {
         series.in_flight.inc();
         self.in_flight = Some(series);
         // An answer that is not a stream brings its usage; so does a stream that was asked to.
-        if facts.stream
-            && !facts.include_usage
+        self.learns = body.is_some() && self.recorder.wants_sample(self.endpoint, &facts);
+        if (self.learns || facts.stream && !facts.include_usage)
             && let Some(body) = body
         {
             self.prompt = self.recorder.estimate_prompt(self.endpoint, body);
@@ -73,6 +75,11 @@ impl RequestWatch {
     pub(super) fn settle(&mut self) -> RequestFacts {
         self.end();
         self.facts.clone().unwrap_or_default()
+    }
+
+    /// Whether it was chosen to be counted beside its usage.
+    pub(super) fn learns(&self) -> bool {
+        self.learns
     }
 
     /// The request has ended.

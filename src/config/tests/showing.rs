@@ -55,6 +55,7 @@ max_text = "256KiB"                           # from default
 usage = "observe"                             # from default
 continuous = false                            # from default
 queue = 1024                                  # from default
+model = []                                    # from default
 
 [tenants]
 labels = []                                   # from default

@@ -132,6 +132,10 @@ fn continuous_usage_is_taken_last_and_added_up_over_choices_only() {
     assert_eq!(cut.output_tokens, Some((6, TokenSource::Usage)));
 }
 
+fn texts(text: &crate::record::EstimateText) -> Vec<&str> {
+    text.choices().collect()
+}
+
 #[test]
 fn text_is_kept_until_usage_makes_it_needless() {
     let stream = chat(r#"{"delta":{"reasoning":"a","reasoning_content":"a"}}"#)
@@ -145,7 +149,10 @@ fn text_is_kept_until_usage_makes_it_needless() {
     };
     let (record, _) = run(&STREAM, promised, &stream, End::UpstreamCut);
     let text = record.text.unwrap();
-    assert_eq!((text.output.as_str(), text.truncated), ("ab\nf{}é", false));
+    assert_eq!(
+        (texts(&text), text.truncated),
+        (vec!["ab\nf{}", "é"], false)
+    );
     let usage =
         "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":6}}\n\n";
     assert_eq!(
@@ -160,14 +167,42 @@ fn text_is_kept_until_usage_makes_it_needless() {
         .0
         .text
         .unwrap();
-    assert_eq!((text.output.as_str(), text.truncated), ("ab\nf{}", true));
+    assert_eq!((texts(&text), text.truncated), (vec!["ab\nf{}"], true));
     let (body, _) = run(
         &BODY,
         RequestFacts::default(),
         r#"{"choices":[{"message":{"content":"hi"}}]}"#,
         End::Complete,
     );
-    assert_eq!(body.text.unwrap().output, "hi");
+    assert_eq!(texts(&body.text.unwrap()), ["hi"]);
+}
+
+#[test]
+fn text_is_kept_beside_usage_to_learn_from() {
+    let usage = r#","usage":{"prompt_tokens":5,"completion_tokens":2}"#;
+    let body = format!(r#"{{"choices":[{{"message":{{"content":"hi"}}}}]{usage}}}"#);
+    let stream = chat(r#"{"delta":{"content":"a"}}"#)
+        + &chat(r#"{"delta":{"content":"b"}}"#)
+        + &format!("data: {{\"choices\":[]{usage}}}\n\n");
+    for (content_type, body, want) in [
+        ("text/event-stream", stream, "ab"),
+        ("application/json", body, "hi"),
+    ] {
+        let head = HeadFacts {
+            status: 200,
+            content_type: Some(content_type.as_bytes()),
+            content_encoding: None,
+        };
+        let now = std::time::Instant::now();
+        let endpoint = Endpoint::ChatCompletions;
+        let facts = RequestFacts::default();
+        let observer = ResponseObserver::new(endpoint, facts, &head, LIMITS, now, true);
+        let mut observer = observer.learning(true);
+        observer.data(body.as_bytes(), now, &mut |_| ());
+        let record = observer.finish(End::Complete, now);
+        assert_eq!(record.output_tokens, Some((2, TokenSource::Usage)));
+        assert_eq!(texts(&record.text.unwrap()), [want]);
+    }
 }
 
 #[test]
@@ -185,7 +220,7 @@ fn an_echoed_prompt_is_no_token() {
     };
     let stream = chunk(0, "prompt") + &chunk(1, "prompt") + &chunk(0, "a") + &chunk(0, "b");
     let (record, gaps) = run(&STREAM, echo(None), &stream, End::ClientGone);
-    assert_eq!((gaps, record.text.unwrap().output.as_str()), (1, "ab"));
+    assert_eq!((gaps, texts(&record.text.unwrap())), (1, vec!["ab"]));
     assert_eq!(
         run(&STREAM, echo(None), &chunk(0, "prompt"), End::ClientGone)
             .0
@@ -200,7 +235,7 @@ fn an_echoed_prompt_is_no_token() {
     let stream = chat(r#"{"text":"The license is numbers"}"#) + &chat(r#"{"text":" a"}"#);
     let (record, gaps) = run(&completions, echo(Some(8)), &stream, End::ClientGone);
     assert!(record.ttft.is_some());
-    assert_eq!((gaps, record.text.unwrap().output.as_str()), (1, " a"));
+    assert_eq!((gaps, texts(&record.text.unwrap())), (1, vec![" a"]));
     assert_eq!(
         run(&completions, echo(Some(0)), &stream, End::ClientGone)
             .0
