@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -68,7 +68,9 @@ impl Admin {
     }
 
     fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        let trusted = self.allow_remote || peer.ip().to_canonical().is_loopback();
+        // A browser on this machine is at loopback whoever wrote the page that it shows.
+        let from_a_page = request.headers().contains_key(ORIGIN);
+        let trusted = (self.allow_remote || peer.ip().to_canonical().is_loopback()) && !from_a_page;
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" if read => match self.metrics.render() {

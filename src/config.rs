@@ -79,6 +79,10 @@ pub struct Server {
     pub backlog: u32,
     /// `header_read_timeout`: request head must be complete, and an idle keep-alive connection is closed. 75 s
     pub header_read_timeout: Duration,
+    /// `body_read_timeout`: the next piece of a request body. 60 s; 0 = none
+    pub body_read_timeout: Option<Duration>,
+    /// `send_timeout`: the client takes nothing of its answer. 2 min; 0 = none
+    pub send_timeout: Option<Duration>,
     /// `max_headers` of a request. 100
     pub max_headers: usize,
     /// `max_header_bytes`: request line and headers. 64 KiB

@@ -1,6 +1,7 @@
 //! One request: guard → classify → forward → observe.
 
 pub mod body;
+pub mod client_body;
 pub mod error;
 pub mod forward;
 pub mod guard;

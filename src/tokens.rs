@@ -98,6 +98,9 @@ enum PromptCount {
     },
 }
 
+/// Bytes of prompts that may wait.
+const MAX_WAITING: usize = 64 << 20;
+
 /// The handle on the estimator's thread. The thread ends with the last clone, when it has done what was queued.
 #[derive(Clone, Debug)]
 pub struct Estimator {
@@ -109,6 +112,8 @@ pub struct Estimator {
 struct Shared {
     dropped: AtomicU64,
     waiting: AtomicUsize,
+    /// Of prompts, which may be megabytes each, and keep the clients' buffers alive.
+    bytes: AtomicUsize,
     /// With more than this waiting there is no time to learn.
     busy: usize,
     sampler: Sampler,
@@ -211,6 +216,7 @@ impl Estimator {
         let shared = Arc::new(Shared {
             dropped: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             busy: queue.div_ceil(4),
             sampler: Sampler::default(),
             started: Instant::now(),
@@ -225,16 +231,23 @@ impl Estimator {
         })
     }
 
-    /// Has the prompt in a request body counted into `cell`. With the queue full the cell stays empty.
-    pub fn prompt(&self, endpoint: Endpoint, body: Bytes, cell: Arc<PromptCell>) {
+    /// Has the prompt in a request body counted into `cell`. False if there is no room, in number or in bytes: the cell
+    /// stays empty then.
+    #[must_use]
+    pub fn prompt(&self, endpoint: Endpoint, body: Bytes, cell: Arc<PromptCell>) -> bool {
+        let bytes = body.len();
+        let waiting = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         let work = Work::Prompt {
             endpoint,
             body,
             cell,
         };
-        if self.send(work).is_err() {
-            self.count_drop();
+        if waiting.saturating_add(bytes) <= MAX_WAITING && self.send(work).is_ok() {
+            return true;
         }
+        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.count_drop();
+        false
     }
 
     /// Has the output of a finished request counted and the record handed to the sink.
@@ -304,6 +317,7 @@ fn run(queue: &Receiver<Work>, shared: &Shared, mut counter: Counter) {
                 body,
                 cell,
             } => {
+                shared.bytes.fetch_sub(body.len(), Ordering::Relaxed);
                 if let Some(count) = counter.prompt(endpoint, &body) {
                     // A cell is counted once.
                     let _ = cell.0.set(count);

@@ -21,6 +21,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -153,15 +154,21 @@ impl Upstream {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let mut incoming = Incoming::new(stream, sending.method().clone());
+        let mut timer = None;
         let head = std::future::poll_fn(|cx| {
-            incoming.poll_head(cx, sending, &mut self.scratch.borrow_mut(), events)
+            let polled = incoming.poll_head(cx, sending, &mut self.scratch.borrow_mut(), events);
+            if polled.is_ready() {
+                return polled;
+            }
+            let Some(limit) = self.head_timeout.filter(|_| sending.is_over()) else {
+                // While the client sends, upstream has nothing to answer.
+                return Poll::Pending;
+            };
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            ready!(timer.as_mut().poll(cx));
+            Poll::Ready(Err(Error::HeadTimeout(limit)))
         });
-        let head = match self.head_timeout {
-            Some(limit) => tokio::time::timeout(limit, head)
-                .await
-                .map_err(|_elapsed| Error::HeadTimeout(limit))??,
-            None => head.await?,
-        };
+        let head = head.await?;
         Ok((incoming, head, Instant::now()))
     }
 

@@ -88,6 +88,10 @@ pub fn check_files(loaded: &Loaded) -> Result<(), Errors> {
             "upstream.ca_file",
             loaded.config.upstream.ca_file.as_deref(),
         ),
+        (
+            "tenants.map_file",
+            loaded.config.tenants.map_file.as_deref(),
+        ),
     ];
     let problems = files.into_iter().filter_map(|(key, path)| {
         let why = unreadable(path?)?;
@@ -103,7 +107,45 @@ pub fn check_files(loaded: &Loaded) -> Result<(), Errors> {
             format!("tokens.model: {why}"),
         ))
     });
-    Errors::unless_empty(problems.chain(models).collect())
+    let mut problems: Vec<_> = problems.chain(models).collect();
+    if problems.is_empty() {
+        problems.extend(usable(loaded));
+    }
+    Errors::unless_empty(problems)
+}
+
+/// Files that are there and cannot be used: what would stop the start is to be said by `validate` as well.
+fn usable(loaded: &Loaded) -> Vec<Problem> {
+    let config = &loaded.config;
+    let problem = |key: &str, error: &dyn std::error::Error| {
+        let whole: Vec<_> = std::iter::successors(Some(error), |error| error.source())
+            .map(ToString::to_string)
+            .collect();
+        Problem::new(
+            loaded.origins.of(key).place(),
+            format!("{key}: {}", whole.join(": ")),
+        )
+    };
+    let mut problems = Vec::new();
+    if let Some(Err(error)) = config.server.tls.as_ref().map(crate::listen::tls::acceptor) {
+        problems.push(problem("server.tls_cert", &error));
+    }
+    if let Err(error) = crate::tenants::Tenants::new(&config.tenants) {
+        problems.push(problem("tenants.map_file", &error));
+    }
+    for url in &config.upstream.urls {
+        let ca_file = config.upstream.ca_file.as_deref();
+        let connector = crate::upstream::Connector::new(
+            url.clone(),
+            config.upstream.connect_timeout,
+            ca_file,
+            Default::default(),
+        );
+        if let Err(error) = connector {
+            problems.push(problem("upstream.ca_file", &error));
+        }
+    }
+    problems
 }
 
 fn unreadable(path: &Path) -> Option<String> {

@@ -27,6 +27,8 @@ impl Default for Config {
                 max_connections: 16_384,
                 backlog: 1024,
                 header_read_timeout: Duration::from_secs(75),
+                body_read_timeout: Some(Duration::from_secs(60)),
+                send_timeout: Some(Duration::from_secs(120)),
                 max_headers: 100,
                 max_header_bytes: 64 << 10,
                 max_body_bytes: 0,

@@ -37,6 +37,8 @@ pub(super) static KEYS: &[Key] = &[
     // The kernel's own limit (net.core.somaxconn) is applied without a word; a C int is all that listen(2) takes.
     key!(server.backlog: Count(1, i32::MAX as u64)),
     key!(server.header_read_timeout: Positive),
+    key!(server.body_read_timeout: Timeout),
+    key!(server.send_timeout: Timeout),
     key!(server.max_headers: Count(1, 10_000)),
     // hyper panics below 8 KiB.
     key!(server.max_header_bytes: Bytes(8 * KIB, 16 * MIB)),

@@ -81,10 +81,10 @@ impl Acceptor {
         self.tasks.spawn(async move {
             let _permit = permit;
             let io = match tls {
-                None => Downstream::plain(stream, http.first_request()),
+                None => Downstream::plain(stream, http.limits()),
                 Some(acceptor) => {
                     match tokio::time::timeout(tls::HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => Downstream::tls(stream, http.first_request()),
+                        Ok(Ok(stream)) => Downstream::tls(stream, http.limits()),
                         Ok(Err(error)) => {
                             tracing::debug!(%error, "a TLS handshake failed");
                             return;

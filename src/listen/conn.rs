@@ -8,16 +8,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 
-use super::Downstream;
+use super::{Downstream, Limits, Shared};
 use crate::config::Server;
 use crate::drain::Drain;
 use crate::proxy::Proxy;
+
+/// What a draining connection without a request is given.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// hyper's server with our limits. One per worker.
 #[derive(Clone, Debug)]
 pub struct Http {
     builder: Builder<LocalExecutor>,
-    header_read_timeout: Duration,
+    limits: Limits,
 }
 
 /// Runs HTTP/2 streams on the worker's own thread.
@@ -62,21 +65,24 @@ impl Http {
             .auto_date_header(false);
         Self {
             builder,
-            header_read_timeout: server.header_read_timeout,
+            limits: Limits {
+                first_request: server.header_read_timeout,
+                send: server.send_timeout,
+            },
         }
     }
 
-    /// How long a new connection may take to its first request.
+    /// How long a client may take.
     #[must_use]
-    pub fn first_request(&self) -> Duration {
-        self.header_read_timeout
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Serves one connection to its end.
     pub async fn serve(&self, io: Downstream, proxy: Rc<Proxy>, mut drain: Drain) {
         let shared = io.shared();
-        let service =
-            service_fn(move |request| Rc::clone(&proxy).serve(Arc::clone(&shared), request));
+        let state = Arc::clone(&shared);
+        let service = service_fn(move |request| Rc::clone(&proxy).serve(&shared, request));
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(io), service);
@@ -86,12 +92,26 @@ impl Http {
             () = drain.started() => {
                 // HTTP/1.1 says `connection: close` with the next answer, HTTP/2 GOAWAY; what is running goes on.
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = unused(&state) => return,
+                }
             }
         };
         if let Err(error) = ended {
             // A client's doing, nearly always: gone, too slow, or not speaking HTTP.
             tracing::debug!(%error, "a client connection ended");
+        }
+    }
+}
+
+/// Resolves when a draining connection has served no request for a while: half a head, or a client that does not say
+/// good-bye, is not worth waiting for.
+async fn unused(state: &Shared) {
+    loop {
+        tokio::time::sleep(LINGER).await;
+        if state.is_idle() {
+            return;
         }
     }
 }

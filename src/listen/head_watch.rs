@@ -42,6 +42,8 @@ impl HeadWatch {
         while let Some((&byte, rest)) = bytes.split_first() {
             match &mut self.line {
                 Line::Over => return,
+                // Empty lines before the request line are to be ignored (RFC 9112 §2.2).
+                Line::First if matches!(byte, b'\r' | b'\n') => {}
                 Line::First | Line::Rest { empty: false } => {
                     let Some(end) = memchr::memchr(b'\n', bytes) else {
                         return;
@@ -89,6 +91,13 @@ mod tests {
             assert!(
                 watch(
                     "POST / HTTP/1.1\r\nhost: a\r\nCoNtent-Length: 3\r\n\r\nabc",
+                    piece
+                ),
+                "{piece}"
+            );
+            assert!(
+                watch(
+                    "\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: 3\r\n\r\n",
                     piece
                 ),
                 "{piece}"

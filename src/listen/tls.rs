@@ -13,7 +13,7 @@ use crate::config::TlsFiles;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read or parsed.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     File {
         /// The file.
         path: String,
@@ -21,7 +21,7 @@ pub enum Error {
         source: rustls::pki_types::pem::Error,
     },
     /// Key and certificate do not fit together, or are of a kind that rustls does not take.
-    #[error("the TLS certificate cannot be used: {0}")]
+    #[error("the TLS certificate cannot be used")]
     Rustls(#[from] rustls::Error),
 }
 

@@ -1,7 +1,6 @@
 //! The response body on its way to the client: forwarded as it comes, observed in passing.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -12,11 +11,14 @@ use tokio::time::Sleep;
 
 use super::tee::RequestBody;
 use super::usage::Restore;
-use crate::listen::Shared;
+use crate::listen::Serving;
 use crate::metrics::Fault;
 use crate::outcome::End;
 use crate::track::Track;
 use crate::upstream::{Error, UpstreamBody};
+
+/// How long HTTP/2 frames get to leave before their stream is reset.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// What hyper's server is given.
 #[derive(Debug)]
@@ -34,11 +36,24 @@ pub struct ForwardBody {
     track: Option<Track>,
     /// Gives the client the bytes that it would have got without `tokens.usage = "inject"`.
     restore: Option<Box<Restore>>,
-    shared: Arc<Shared>,
+    serving: Serving,
     silence: Silence,
     /// Upstream has cut the body; hyper is told once the client has what came before.
-    cut: Option<Error>,
-    cut_asked: bool,
+    cut: Option<Cut>,
+    /// Comes last, behind what was restored.
+    trailers: Option<Frame<Bytes>>,
+}
+
+/// An error from a response body makes hyper drop what it still has of it. A client is to see all that upstream sent
+/// before the cut, so hyper is told only once that is on its way.
+#[derive(Debug)]
+struct Cut {
+    error: Error,
+    /// HTTP/1.1: the flush was asked for.
+    asked: bool,
+    /// HTTP/2: a reset overtakes the stream's frames, and the connection's flush tells nothing of them; a moment is
+    /// what they get.
+    moment: Option<Pin<Box<Sleep>>>,
 }
 
 /// How long upstream has said nothing.
@@ -59,7 +74,7 @@ impl ForwardBody {
         upstream: UpstreamBody<RequestBody>,
         track: Option<Track>,
         restore: Option<Restore>,
-        shared: Arc<Shared>,
+        serving: Serving,
         stall_after: Duration,
         limit: Option<Duration>,
     ) -> Self {
@@ -67,7 +82,7 @@ impl ForwardBody {
             upstream,
             track,
             restore: restore.map(Box::new),
-            shared,
+            serving,
             silence: Silence {
                 since: Instant::now(),
                 timer: None,
@@ -75,7 +90,7 @@ impl ForwardBody {
                 limit,
             },
             cut: None,
-            cut_asked: false,
+            trailers: None,
         };
         if body.upstream.is_end_stream() {
             body.finish(End::Complete, Instant::now());
@@ -104,9 +119,15 @@ impl ForwardBody {
             if let Some(piece) = self.restore.as_mut().and_then(|restore| restore.pop()) {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            if self.cut.is_some() {
-                ready!(self.shared.poll_flushed(cx, &mut self.cut_asked));
-                return Poll::Ready(self.cut.take().map(Err));
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Some(Ok(trailers)));
+            }
+            if let Some(cut) = &mut self.cut {
+                match &mut cut.moment {
+                    Some(moment) => ready!(moment.as_mut().poll(cx)),
+                    None => ready!(self.serving.poll_flushed(cx, &mut cut.asked)),
+                }
+                return Poll::Ready(self.cut.take().map(|cut| Err(cut.error)));
             }
             let Poll::Ready(frame) = Pin::new(&mut self.upstream).poll_frame(cx) else {
                 ready!(self.poll_silence(cx));
@@ -122,19 +143,20 @@ impl ForwardBody {
                             track.data(data, now);
                         }
                     }
-                    let kept = match (&mut self.restore, frame.data_ref()) {
-                        (Some(restore), Some(data)) => {
-                            restore.push(data);
-                            None
+                    let complete = self.upstream.is_end_stream();
+                    let Some(restore) = &mut self.restore else {
+                        if complete {
+                            // hyper does not ask again once a length is reached.
+                            self.finish(End::Complete, now);
                         }
-                        _ => Some(frame),
-                    };
-                    if self.upstream.is_end_stream() {
-                        // hyper does not ask again once a length is reached.
-                        self.finish(End::Complete, now);
-                    }
-                    if let Some(frame) = kept {
                         return Poll::Ready(Some(Ok(frame)));
+                    };
+                    match frame.into_data() {
+                        Ok(data) => restore.push(&data),
+                        Err(trailers) => self.trailers = Some(trailers),
+                    }
+                    if complete {
+                        self.finish(End::Complete, now);
                     }
                 }
                 Some(Err(error)) => {
@@ -145,11 +167,17 @@ impl ForwardBody {
                     };
                     tracing::debug!(%error, "a response body was cut");
                     self.finish(end, now);
-                    self.cut = Some(error);
+                    self.cut(error);
                 }
                 None => {
                     self.finish(End::Complete, now);
-                    return Poll::Ready(None);
+                    if self
+                        .restore
+                        .as_ref()
+                        .is_none_or(|restore| restore.is_empty())
+                    {
+                        return Poll::Ready(None);
+                    }
                 }
             }
         }
@@ -158,7 +186,19 @@ impl ForwardBody {
     /// The idle limit is reached. Closing tells both sides that the stream is dead: a client gets the cut, vLLM aborts.
     fn upstream_is_silent(&mut self) {
         self.finish(End::Stalled, Instant::now());
-        self.cut = Some(Error::BrokenInBody(std::io::ErrorKind::TimedOut.into()));
+        self.upstream.abandon();
+        self.cut(Error::BrokenInBody(std::io::ErrorKind::TimedOut.into()));
+    }
+
+    fn cut(&mut self, error: Error) {
+        self.cut = Some(Cut {
+            error,
+            asked: false,
+            moment: self
+                .serving
+                .is_http2()
+                .then(|| Box::pin(tokio::time::sleep(MOMENT))),
+        });
     }
 
     /// Ready when the idle limit is reached; on the way there it marks a stall.
@@ -189,17 +229,12 @@ impl ForwardBody {
             let timer = silence
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.is_elapsed() {
+            // A timer that fires too early is looked at then; only one that would fire too late must be moved.
+            if timer.is_elapsed() || timer.deadline() > deadline {
                 timer.as_mut().reset(deadline);
             }
             ready!(timer.as_mut().poll(cx));
         }
-    }
-}
-
-impl Drop for ForwardBody {
-    fn drop(&mut self) {
-        self.shared.end_request();
     }
 }
 
@@ -224,6 +259,7 @@ impl Body for ProxyBody {
             Self::Local(body) => body.is_end_stream(),
             Self::Forward(body) => {
                 body.cut.is_none()
+                    && body.trailers.is_none()
                     && body.upstream.is_end_stream()
                     && body
                         .restore

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use http::StatusCode;
 
+use super::client_body::Refused;
 use super::reply::Reply;
 use crate::outcome::{ErrorType, Outcome, Phase};
 use crate::upstream::Error;
@@ -23,9 +24,7 @@ pub fn outcome(error: &Error) -> Outcome {
         | Error::BrokenInBody(_)
         | Error::BadBody(_) => Outcome::Error(ErrorType::UpstreamReset),
         Error::BadRequest(_) => Outcome::Error(ErrorType::ProxyRejected),
-        Error::RequestBody(cause)
-            if cause.is::<super::tee::TooLarge>() || is_malformed(&**cause) =>
-        {
+        Error::RequestBody(cause) if cause.is::<Refused>() || is_malformed(&**cause) => {
             Outcome::Error(ErrorType::ProxyRejected)
         }
         Error::RequestBody(_) => Outcome::Cancelled(Phase::BeforeHead),
@@ -65,8 +64,12 @@ pub fn reply(error: &Error) -> Reply {
             "the upstream server sent a malformed answer",
         ),
         Error::BadRequest(reason) => close(Reply::new(StatusCode::BAD_REQUEST, *reason)),
-        Error::RequestBody(cause) if cause.is::<super::tee::TooLarge>() => {
-            close(Reply::new(StatusCode::PAYLOAD_TOO_LARGE, cause.to_string()))
+        Error::RequestBody(cause) if cause.is::<Refused>() => {
+            let status = match cause.downcast_ref() {
+                Some(Refused::TooSlow(_)) => StatusCode::REQUEST_TIMEOUT,
+                Some(Refused::TooLarge(_)) | None => StatusCode::PAYLOAD_TOO_LARGE,
+            };
+            close(Reply::new(status, cause.to_string()))
         }
         // hyper's decoder: the chunks or their length are not what the head promised.
         Error::RequestBody(_) => close(Reply::new(

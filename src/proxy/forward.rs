@@ -1,6 +1,7 @@
 //! The service behind every client connection.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{ForwardBody, ProxyBody};
+use super::client_body::{ClientBody, Limits};
 use super::reply::Reply;
 use super::tee::RequestBody;
 use super::usage::{Injection, Restore};
@@ -20,7 +22,7 @@ use super::{error, guard, tunnel};
 use crate::classify::{Endpoint, Route, classify};
 use crate::config::Config;
 use crate::inject::Added;
-use crate::listen::Shared;
+use crate::listen::{Serving, Shared};
 use crate::log_limit::LogLimit;
 use crate::outcome::{ErrorType, Outcome};
 use crate::task::Tasks;
@@ -35,17 +37,17 @@ pub struct Proxy {
     /// `None`: forwards blind.
     recorder: Option<Rc<Recorder>>,
     tasks: Rc<Tasks>,
-    max_body: u64,
+    limits: Limits,
     injection: Option<Rc<Injection>>,
     stall_after: Duration,
     idle_timeout: Option<Duration>,
     upstream_errors: LogLimit,
 }
 
-/// What is known of a request when its answer comes.
+/// What is known of a request until its answer comes.
 struct Asked {
     track: Option<Track>,
-    shared: Arc<Shared>,
+    serving: Serving,
     upgrade: Option<OnUpgrade>,
     added: Added,
     endpoint: Option<Endpoint>,
@@ -66,7 +68,10 @@ impl Proxy {
             next: Cell::new(0),
             recorder,
             tasks,
-            max_body: config.server.max_body_bytes,
+            limits: Limits {
+                bytes: config.server.max_body_bytes,
+                read_timeout: config.server.body_read_timeout,
+            },
             injection: Injection::new(config).map(Rc::new),
             stall_after: config.observe.stall_after,
             idle_timeout: config.upstream.idle_timeout,
@@ -82,17 +87,19 @@ impl Proxy {
 
     /// Serves one request.
     ///
+    /// What must not be missed happens at once, not when the future is first polled: hyper drops one unpolled if the
+    /// client has left by then.
+    ///
     /// # Errors
     /// Never: what fails becomes an answer.
-    pub async fn serve(
+    pub fn serve(
         self: Rc<Self>,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
         request: Request<Incoming>,
-    ) -> Result<Response<ProxyBody>, Infallible> {
+    ) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> + use<> {
         let started = Instant::now();
-        let length_line = shared.begin_request();
-        let route = classify(request.method(), request.uri().path());
-        let endpoint = match route {
+        let serving = shared.begin_request(request.version());
+        let endpoint = match classify(request.method(), request.uri().path()) {
             Route::Model(endpoint) => Some(endpoint),
             Route::Plumbing => None,
         };
@@ -101,126 +108,98 @@ impl Proxy {
             .map(|(endpoint, recorder)| {
                 Track::new(Rc::clone(recorder), endpoint, request.headers(), started)
             });
-        let (mut head, body) = request.into_parts();
-        if let Err(reply) = guard::check(&mut head, length_line, self.max_body) {
-            if let Some(track) = track {
-                track.fail(Outcome::Error(ErrorType::ProxyRejected));
-            }
-            return Ok(local(&shared, &reply, endpoint));
+        async move {
+            let asked = Asked {
+                track,
+                serving,
+                upgrade: None,
+                added: Added::default(),
+                endpoint,
+                started,
+            };
+            Ok(self.handle(asked, request).await)
         }
-        let version = head.version;
-        let upgrade = (version == Version::HTTP_11 && head.headers.contains_key(UPGRADE))
-            .then(|| head.extensions.remove::<OnUpgrade>())
-            .flatten();
-        let watch = track.as_ref().map(Track::request);
-        let (body, added) = match self
-            .injection
-            .as_ref()
-            .filter(|injection| injection.applies(endpoint, &head))
+    }
+
+    async fn handle(&self, mut asked: Asked, request: Request<Incoming>) -> Response<ProxyBody> {
+        let (mut head, body) = request.into_parts();
+        if let Err(reply) = guard::check(
+            &mut head,
+            asked.serving.has_content_length(),
+            self.limits.bytes,
+        ) {
+            return asked.refuse(Outcome::Error(ErrorType::ProxyRejected), &reply);
+        }
+        let is_http11 = head.version == Version::HTTP_11;
+        if is_http11 && head.headers.contains_key(UPGRADE) {
+            asked.upgrade = head.extensions.remove::<OnUpgrade>();
+        }
+        let watch = asked.track.as_ref().map(Track::request);
+        let mut body = ClientBody::new(body, self.limits);
+        let mut front = VecDeque::new();
+        let injection = self.injection.as_ref();
+        if let Some(injection) =
+            injection.filter(|injection| injection.applies(asked.endpoint, &head))
         {
-            None => (
-                RequestBody::new(body, watch, self.max_body),
-                Added::default(),
-            ),
-            Some(injection) => {
-                let mut body = body;
-                match injection.read(&mut head.headers, &mut body).await {
-                    Ok(read) => (
-                        RequestBody::behind(read.front, body, watch, self.max_body),
-                        read.added,
-                    ),
-                    Err(failure) => {
-                        let failure = Error::RequestBody(failure.into());
-                        return Ok(self.fail(&failure, track, &shared, endpoint));
-                    }
-                }
+            match injection.read(&mut head.headers, &mut body).await {
+                Ok(read) => (front, asked.added) = (read.front, read.added),
+                Err(error) => return self.fail(&Error::RequestBody(error), asked),
             }
-        };
-        let request = Request::from_parts(head, body);
+        }
+        let request = Request::from_parts(head, RequestBody::new(front, body, watch));
         let mut relay = Relay {
-            shared: (version == Version::HTTP_11).then_some(&*shared),
+            shared: is_http11.then_some(&asked.serving),
         };
         match self.upstream().send(request, &mut relay).await {
-            Ok(answer) => {
-                let asked = Asked {
-                    track,
-                    shared,
-                    upgrade,
-                    added,
-                    endpoint,
-                    started,
-                };
-                Ok(self.answer(answer, asked))
-            }
-            Err(failure) => Ok(self.fail(&failure, track, &shared, endpoint)),
+            Ok(answer) => self.answer(answer, asked),
+            Err(failure) => self.fail(&failure, asked),
         }
     }
 
-    fn fail(
-        &self,
-        failure: &Error,
-        track: Option<Track>,
-        shared: &Shared,
-        endpoint: Option<Endpoint>,
-    ) -> Response<ProxyBody> {
+    fn fail(&self, failure: &Error, asked: Asked) -> Response<ProxyBody> {
         self.log(failure);
-        if let Some(track) = track {
-            track.fail(error::outcome(failure));
-        }
-        local(shared, &error::reply(failure), endpoint)
+        asked.refuse(error::outcome(failure), &error::reply(failure))
     }
 
-    fn answer(&self, answer: Answer<RequestBody>, asked: Asked) -> Response<ProxyBody> {
+    fn answer(&self, answer: Answer<RequestBody>, mut asked: Asked) -> Response<ProxyBody> {
         let Answer {
             mut head,
             body,
             head_sent,
             head_received,
         } = answer;
-        let Asked {
-            mut track,
-            shared,
-            upgrade,
-            added,
-            endpoint,
-            started,
-        } = asked;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (Some(upgrade), Some(upstream)) = (upgrade, body.into_tunnel()) else {
-                if let Some(track) = track {
-                    track.fail(Outcome::Error(ErrorType::UpstreamReset));
-                }
+            let (Some(upgrade), Some(upstream)) = (asked.upgrade.take(), body.into_tunnel()) else {
                 let message = "the upstream server switched protocols unasked";
-                return local(
-                    &shared,
-                    &Reply::new(StatusCode::BAD_GATEWAY, message),
-                    endpoint,
-                );
+                let reply = Reply::new(StatusCode::BAD_GATEWAY, message);
+                return asked.refuse(Outcome::Error(ErrorType::UpstreamReset), &reply);
             };
-            if let Some(track) = &mut track {
+            if let Some(track) = &mut asked.track {
                 track.head(&head);
             }
-            self.tasks.spawn(tunnel::run(upgrade, upstream, track));
+            self.tasks
+                .spawn(tunnel::run(upgrade, upstream, asked.track));
             return Response::from_parts(head, ProxyBody::Local(Full::default()));
         }
-        if let Some(track) = &mut track {
+        if let Some(track) = &mut asked.track {
             track.head(&head);
         }
-        let restore = self
-            .injection
-            .as_ref()
-            .and_then(|injection| Restore::new(injection, added, &mut head));
+        let injection = self.injection.as_ref();
+        let restore =
+            injection.and_then(|injection| Restore::new(injection, asked.added, &mut head));
+        let (stall_after, limit) = (self.stall_after, self.idle_timeout);
         let body = ForwardBody::new(
             body,
-            track,
+            asked.track,
             restore,
-            shared,
-            self.stall_after,
-            self.idle_timeout,
+            asked.serving,
+            stall_after,
+            limit,
         );
         let response = Response::from_parts(head, ProxyBody::Forward(Box::new(body)));
         if let Some(recorder) = &self.recorder {
-            let overhead = head_sent.saturating_duration_since(started) + head_received.elapsed();
+            let overhead =
+                head_sent.saturating_duration_since(asked.started) + head_received.elapsed();
             recorder.metrics().overhead.observe(overhead.as_secs_f64());
         }
         response
@@ -246,11 +225,16 @@ impl Proxy {
     }
 }
 
-fn local(shared: &Shared, reply: &Reply, endpoint: Option<Endpoint>) -> Response<ProxyBody> {
-    shared.end_request();
-    reply
-        .response(endpoint)
-        .map(|body| ProxyBody::Local(Full::new(body)))
+impl Asked {
+    /// Answers in upstream's place.
+    fn refuse(self, outcome: Outcome, reply: &Reply) -> Response<ProxyBody> {
+        if let Some(track) = self.track {
+            track.fail(outcome);
+        }
+        reply
+            .response(self.endpoint)
+            .map(|body| ProxyBody::Local(Full::new(body)))
+    }
 }
 
 /// Passes interim responses on. HTTP/1.0 has none, and hyper's HTTP/2 cannot send them.

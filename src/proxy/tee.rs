@@ -8,47 +8,31 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::client_body::ClientBody;
 use crate::track::RequestWatch;
 
-/// A client's body, watched and limited.
+/// A request's body, watched.
 #[derive(Debug)]
 pub struct RequestBody {
     /// What has been read of it already.
     front: VecDeque<Bytes>,
-    inner: Incoming,
+    inner: ClientBody,
     watch: Option<Rc<RefCell<RequestWatch>>>,
-    left: u64,
-    limit: u64,
 }
 
-/// A chunked body went past `server.max_body_bytes`. (One with a length is refused before it is read.)
-#[derive(Debug, thiserror::Error)]
-#[error("the request body is larger than {0} bytes")]
-pub struct TooLarge(u64);
-
 impl RequestBody {
-    /// `limit` 0 is none.
-    #[must_use]
-    pub fn new(inner: Incoming, watch: Option<Rc<RefCell<RequestWatch>>>, limit: u64) -> Self {
-        Self::behind(VecDeque::new(), inner, watch, limit)
-    }
-
     /// `inner` behind what has been read of it.
     #[must_use]
-    pub fn behind(
+    pub fn new(
         front: VecDeque<Bytes>,
-        inner: Incoming,
+        inner: ClientBody,
         watch: Option<Rc<RefCell<RequestWatch>>>,
-        limit: u64,
     ) -> Self {
         let body = Self {
             front,
             inner,
             watch,
-            left: if limit == 0 { u64::MAX } else { limit },
-            limit,
         };
         if body.is_end_stream() {
             body.end();
@@ -77,20 +61,14 @@ impl Body for RequestBody {
         };
         let frame = match next {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => {
                 self.end();
                 return Poll::Ready(None);
             }
         };
-        if let Some(data) = frame.data_ref() {
-            let Some(left) = self.left.checked_sub(data.len() as u64) else {
-                return Poll::Ready(Some(Err(TooLarge(self.limit).into())));
-            };
-            self.left = left;
-            if let Some(watch) = &self.watch {
-                watch.borrow_mut().push(data);
-            }
+        if let (Some(data), Some(watch)) = (frame.data_ref(), &self.watch) {
+            watch.borrow_mut().push(data);
         }
         if self.is_end_stream() {
             self.end();

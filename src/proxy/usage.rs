@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, request, response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
+use super::client_body::ClientBody;
 use super::guard;
 use crate::classify::Endpoint;
 use crate::config::{Config, UsageMode};
@@ -73,12 +73,12 @@ impl Injection {
     /// Reads the body and edits it, if it is whole within the limit and can be edited safely; corrects the length.
     ///
     /// # Errors
-    /// hyper's, if the client does not send it properly.
+    /// What the client's body is refused for, or hyper's if it does not come properly.
     pub async fn read(
         &self,
         headers: &mut HeaderMap,
-        body: &mut Incoming,
-    ) -> Result<Read, hyper::Error> {
+        body: &mut ClientBody,
+    ) -> Result<Read, Box<dyn std::error::Error + Send + Sync>> {
         let mut read = Read::default();
         let mut length = 0;
         while let Some(frame) = body.frame().await {

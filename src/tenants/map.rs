@@ -27,7 +27,7 @@ struct Names {
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
     /// No such file, no permission.
-    #[error("cannot read the tenant table {file}: {source}")]
+    #[error("cannot read the tenant table {file}")]
     Read {
         /// The file.
         file: String,

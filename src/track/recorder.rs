@@ -151,7 +151,10 @@ impl Recorder {
     ) -> Option<Arc<PromptCell>> {
         let estimator = self.estimator.as_ref()?;
         let cell = Arc::new(PromptCell::default());
-        estimator.prompt(endpoint, body, Arc::clone(&cell));
+        if !estimator.prompt(endpoint, body, Arc::clone(&cell)) {
+            self.fault(Fault::EstimateDropped);
+            return None;
+        }
         Some(cell)
     }
 
@@ -171,7 +174,11 @@ impl Recorder {
     }
 
     /// Counts a finished request; its tokens a little later, if they must be estimated.
-    pub(super) fn record(&self, mut record: Record, prompt: Option<Arc<PromptCell>>) {
+    pub(super) fn record(
+        &self,
+        mut record: Record,
+        (prompt, for_the_record): (Option<Arc<PromptCell>>, bool),
+    ) {
         let key = Key {
             model: self.metrics.model_label(&record).into(),
             endpoint: record.endpoint,
@@ -193,6 +200,7 @@ impl Recorder {
             && record.output_tokens.is_none()
             && let Some(estimator) = &self.estimator
         {
+            let prompt = prompt.filter(|_| for_the_record);
             match estimator.finish(Job { record, prompt }) {
                 Ok(()) => return,
                 Err(job) => {

@@ -82,11 +82,16 @@ impl RequestWatch {
         self.learns
     }
 
-    /// The request has ended.
-    pub(super) fn leave(&mut self) -> Option<Arc<PromptCell>> {
+    /// The request has ended. Its prompt's count, and whether it is for the record: one that was sampled, and was promised
+    /// usage, is counted for learning only, or whether a cut stream has an estimate would be left to chance.
+    pub(super) fn leave(&mut self) -> (Option<Arc<PromptCell>>, bool) {
         if let Some(series) = self.in_flight.take() {
             series.in_flight.dec();
         }
-        self.prompt.take()
+        let promised = self
+            .facts
+            .as_ref()
+            .is_none_or(|facts| facts.include_usage || !facts.stream);
+        (self.prompt.take(), !promised)
     }
 }

@@ -277,6 +277,12 @@ where
         })
     }
 
+    /// Closes the connection now: whatever upstream is doing is no longer wanted.
+    pub fn abandon(&mut self) {
+        self.incoming.stream = None;
+        self.incoming.state = State::Done;
+    }
+
     /// Gives the connection back once both directions are complete; closes it if it cannot be used again.
     fn settle(&mut self) {
         if !matches!(self.incoming.state, State::Done) {

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE,
 };
 use http::{Method, Request, StatusCode, Version, response};
 use smallvec::SmallVec;
@@ -76,9 +76,25 @@ pub(super) fn write_request<B>(
             .map_or("", |authority| authority.as_str());
         line(&mut out, HOST.as_str().as_bytes(), host.as_bytes());
     }
+    // HTTP/2 clients may split it; HTTP/1.1 has one line (RFC 9113 §8.2.3).
+    let split_cookie =
+        request.version() == Version::HTTP_2 && headers.get_all(COOKIE).iter().nth(1).is_some();
+    if split_cookie {
+        let crumbs: Vec<_> = headers
+            .get_all(COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        line(
+            &mut out,
+            COOKIE.as_str().as_bytes(),
+            &crumbs.join(&b"; "[..]),
+        );
+    }
     for (name, value) in headers {
         if tokens.is_hop_by_hop(name)
             || (framing == RequestFraming::Chunked && *name == CONTENT_LENGTH)
+            || (split_cookie && *name == COOKIE)
         {
             continue;
         }

@@ -99,7 +99,12 @@ where
 
     /// Everything is written, so the connection is upstream's again.
     pub(super) fn is_done(&self) -> bool {
-        self.body.is_none() && self.queue.is_empty() && !self.broken
+        self.is_over() && !self.broken
+    }
+
+    /// Nothing more will be sent, for whatever reason.
+    pub(super) fn is_over(&self) -> bool {
+        self.broken || (self.body.is_none() && self.queue.is_empty())
     }
 
     /// Makes ready for another connection, if that is safe: nothing has been written, so nothing is lost.
