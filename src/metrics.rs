@@ -71,6 +71,8 @@ pub struct Metrics {
     pub reasoning_tokens: IntCounterVec,
     /// `vllm_request_queue_seconds`
     pub queue: HistogramVec,
+    /// `vllm_request_frontend_seconds`
+    pub frontend: HistogramVec,
     /// `tokenglass_overhead_seconds`
     pub overhead: Histogram,
     /// `tokenglass_observer_faults_total`, by `reason`
@@ -134,6 +136,7 @@ impl Metrics {
             cached_tokens: make.requests("vllm_cached_input_tokens_total", "Prompt tokens taken from the prefix cache, where usage says so.", &[])?,
             reasoning_tokens: make.requests("vllm_reasoning_tokens_total", "Output tokens spent on reasoning, where usage says so.", &[])?,
             queue: make.request_histograms("vllm_request_queue_seconds", "Time in vLLM's queue, where its per-request metrics object passes by.", buckets::TTFT, &[])?,
+            frontend: make.request_histograms("vllm_request_frontend_seconds", "Streams: time to first token on the wire less vLLM's own queue and prefill, where its per-request metrics object passes by: network and vLLM's frontend.", buckets::TTFT, &[])?,
             overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
             faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
             overflow: make.counters("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other.", "label", overflowing)?,
@@ -201,6 +204,7 @@ impl Metrics {
         observe(&self.tpot, record.tpot);
         observe(&self.longest_stall, record.longest_stall);
         observe(&self.queue, record.queue);
+        observe(&self.frontend, record.frontend());
         for reason in &record.finish_reasons {
             let labels = series.key().values(&[reason.as_label()]);
             self.finish.with_label_values(&labels).inc();

@@ -5,6 +5,7 @@
 
 mod body;
 mod error;
+mod form;
 pub(crate) mod json;
 mod openai;
 mod progress;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::error;
-use super::json::{Count, Filled, Many, Object, Reason, Text};
+use super::json::{Count, Length, Many, Object, Reason, Text};
 use super::progress::{Piece, Progress};
 use super::wire::{EngineMetrics, ErrorBody, ErrorField, Usage};
 
@@ -21,6 +21,8 @@ struct Chunk<'a> {
     usage: Object<Box<Usage>>,
     #[serde(default)]
     metrics: Object<EngineMetrics>,
+    #[serde(default)]
+    prompt_token_ids: Length,
     #[serde(default, borrow)]
     error: ErrorField<'a>,
 }
@@ -34,7 +36,9 @@ struct Choice<'a> {
     #[serde(default, borrow)]
     text: Text<'a>,
     #[serde(default)]
-    token_ids: Filled,
+    token_ids: Length,
+    #[serde(default)]
+    prompt_token_ids: Length,
     #[serde(default)]
     finish_reason: Reason,
 }
@@ -82,8 +86,12 @@ pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Res
     for choice in &chunk.choices.0 {
         choice.report(progress);
     }
+    if let Some(choice) = chunk.choices.0.first() {
+        progress.choices = true;
+        progress.prompt_ids(choice.index(), chunk.prompt_token_ids.0);
+    }
     if let Some(metrics) = chunk.metrics.0 {
-        progress.queue(metrics.queue());
+        progress.engine(&metrics);
     }
     match (chunk.usage.0, chunk.choices.0.first()) {
         (Some(usage), Some(choice)) => progress.usage_so_far(choice.index(), &usage),
@@ -105,7 +113,7 @@ pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Res
     let chunk: Chunk<'_> = serde_json::from_slice(body)?;
     progress.model(&chunk.model);
     if let Some(metrics) = chunk.metrics.0 {
-        progress.queue(metrics.queue());
+        progress.engine(&metrics);
     }
     if let Some(usage) = &chunk.usage.0 {
         progress.usage(usage);
@@ -134,9 +142,10 @@ impl Choice<'_> {
             reasoning: !reasoning.is_empty(),
             // Ids without a delta are the answer of /inference/v1/generate; beside a delta without text they are
             // tokens that a parser holds back, of which nobody knows yet what they will be.
-            answer: answers || (self.token_ids.0 && delta.is_none()),
+            answer: answers || (delta.is_none() && self.token_ids.0.is_some_and(|count| count > 0)),
             ids: self.token_ids.0,
         });
+        progress.prompt_ids(self.index(), self.prompt_token_ids.0);
         if token && progress.keeps_text() {
             progress.keep(reasoning);
             answer().for_each(|text| progress.keep(text));

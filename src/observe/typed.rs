@@ -187,7 +187,7 @@ fn report(progress: &mut Progress, text: &str, reasoning: bool) {
         index: 0,
         reasoning: some && reasoning,
         answer: some && !reasoning,
-        ids: false,
+        ids: None,
     };
     if progress.piece(piece) {
         progress.keep(text);
@@ -231,7 +231,7 @@ impl Response<'_> {
             progress.usage(&usage);
         }
         if let Some(metrics) = self.metrics.0 {
-            progress.queue(metrics.queue());
+            progress.engine(&metrics);
         }
     }
 }

@@ -42,6 +42,7 @@ struct CompletionDetails {
 #[serde(default)]
 pub(crate) struct EngineMetrics {
     queue_time_ms: Number,
+    time_to_first_token_ms: Number,
 }
 
 /// The error of any shape: OpenAI's object, a bare string, FastAPI's `detail`.
@@ -131,8 +132,17 @@ impl Usage {
 impl EngineMetrics {
     /// Time in vLLM's queue.
     pub(crate) fn queue(&self) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.queue_time_ms.0? / 1e3).ok()
+        ms(self.queue_time_ms)
     }
+
+    /// From scheduled to first token: the queue is not in it.
+    pub(crate) fn ttft(&self) -> Option<Duration> {
+        ms(self.time_to_first_token_ms)
+    }
+}
+
+fn ms(time: Number) -> Option<Duration> {
+    Duration::try_from_secs_f64(time.0? / 1e3).ok()
 }
 
 // === impl ErrorField ===

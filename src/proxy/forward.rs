@@ -85,7 +85,8 @@ impl Proxy {
         let track = endpoint
             .zip(self.recorder.as_ref())
             .map(|(endpoint, recorder)| {
-                Track::new(Rc::clone(recorder), endpoint, request.headers(), started)
+                let (method, headers) = (request.method(), request.headers());
+                Track::new(Rc::clone(recorder), endpoint, method, headers, started)
             });
         let (mut head, body) = request.into_parts();
         if let Err(reply) = guard::check(&mut head, length_line, self.max_body) {

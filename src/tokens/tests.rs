@@ -27,6 +27,7 @@ fn record(output: &str) -> Record {
         reasoning_tokens: None,
         finish_reasons: smallvec![],
         queue: None,
+        engine_ttft: None,
         text: Some(EstimateText {
             output: output.to_owned(),
             truncated: false,

@@ -84,8 +84,18 @@ fn every_end_of_a_stream() {
         endpoint: Endpoint::Audio,
         ..STREAM
     };
-    assert_eq!(audio.outcome(TOKEN, End::Complete), "success");
-    assert_eq!(audio.outcome(TOKEN, End::UpstreamCut), "stream_truncated");
+    assert_eq!(audio.outcome(TOKEN, End::Complete), "stream_truncated");
+    assert_eq!(audio.outcome(&done, End::Complete), "success");
+    // A stream of whatever a plugin has to say; but what speaks like a chat ends like one.
+    let other = Answer {
+        endpoint: Endpoint::Other,
+        ..STREAM
+    };
+    let strange = "data: {\"a\":1}\n\n";
+    assert_eq!(other.outcome(strange, End::Complete), "success");
+    assert_eq!(other.outcome(strange, End::UpstreamCut), "stream_truncated");
+    assert_eq!(other.outcome(TOKEN, End::Complete), "stream_truncated");
+    assert_eq!(other.outcome(&done, End::Complete), "success");
 }
 
 #[test]
