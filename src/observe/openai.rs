@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::error;
 use super::json::{Count, Length, Many, Object, Reason, Text};
 use super::progress::{Piece, Progress};
-use super::wire::{EngineMetrics, ErrorBody, ErrorField, Usage};
+use super::wire::{EngineMetrics, ErrorBody, ErrorField, Meta, Usage};
 
 /// One event of a stream, or the whole of a body that is none.
 ///
@@ -75,6 +75,13 @@ struct Function<'a> {
     arguments: Text<'a>,
 }
 
+/// What `/v2/embed` answers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cohere {
+    meta: Object<Meta>,
+}
+
 /// Reads one event of a stream. An error means that it could not be read.
 pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Result<()> {
     let chunk: Chunk<'_> = serde_json::from_str(data)?;
@@ -115,8 +122,14 @@ pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Res
     if let Some(metrics) = chunk.metrics.0 {
         progress.engine(&metrics);
     }
-    if let Some(usage) = &chunk.usage.0 {
-        progress.usage(usage);
+    match &chunk.usage.0 {
+        Some(usage) => progress.usage(usage),
+        None => {
+            let cohere: Cohere = serde_json::from_slice(body)?;
+            if let Some(usage) = cohere.meta.0.and_then(Meta::usage) {
+                progress.usage(&usage);
+            }
+        }
     }
     for choice in &chunk.choices.0 {
         choice.report(progress);

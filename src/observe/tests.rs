@@ -11,8 +11,11 @@ use super::*;
 use crate::classify::{Endpoint, Route, classify};
 use crate::outcome::{End, Outcome, Phase};
 
+mod errors;
+mod forms;
 mod outcomes;
 mod requests;
+mod shapes;
 mod streams;
 mod timing;
 

@@ -37,6 +37,20 @@ struct CompletionDetails {
     reasoning_tokens: Count,
 }
 
+/// `meta`, which Cohere's embeddings (`/v2/embed`) have instead of `usage`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Meta {
+    billed_units: Object<BilledUnits>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct BilledUnits {
+    input_tokens: Count,
+    image_tokens: Count,
+}
+
 /// `metrics`, which vLLM adds with `--enable-per-request-metrics`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -124,6 +138,26 @@ impl Usage {
         details
             .into_iter()
             .find_map(|details| details.0.as_ref()?.reasoning_tokens.0)
+    }
+}
+
+// === impl Meta ===
+
+impl Meta {
+    /// The same as usage.
+    pub(crate) fn usage(self) -> Option<Usage> {
+        self.billed_units.0.as_ref().map(BilledUnits::usage)
+    }
+}
+
+impl BilledUnits {
+    /// vLLM counts the tokens of images apart; both are the prompt's.
+    pub(crate) fn usage(&self) -> Usage {
+        let counts = [self.input_tokens.0, self.image_tokens.0];
+        Usage {
+            prompt_tokens: Count(counts.into_iter().flatten().reduce(u64::saturating_add)),
+            ..Usage::default()
+        }
     }
 }
 

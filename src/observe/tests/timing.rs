@@ -127,7 +127,6 @@ fn a_body_that_is_no_stream_has_no_token_times() {
 /// Not a test of anything but speed: `cargo test --release --lib observe -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "measures"]
-#[expect(clippy::print_stderr, reason = "the measure is all that it is for")]
 fn cost_of_an_event() {
     let frame = |content: &str| {
         format!(
