@@ -12,6 +12,7 @@ mod progress;
 pub mod request;
 pub mod response;
 pub(crate) mod sse;
+mod template;
 mod timing;
 mod typed;
 mod wire;

@@ -97,8 +97,15 @@ pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Res
         progress.choices = true;
         progress.prompt_ids(choice.index(), chunk.prompt_token_ids.0);
     }
-    if let Some(metrics) = chunk.metrics.0 {
-        progress.engine(&metrics);
+    if let Some(metrics) = &chunk.metrics.0 {
+        progress.engine(metrics);
+    }
+    if let ([choice], None) = (&*chunk.choices.0, &chunk.usage.0)
+        && chunk.prompt_token_ids.0.is_none()
+        && chunk.metrics.0.is_none()
+        && let Some((piece, text)) = choice.plain()
+    {
+        progress.template(data, text, piece);
     }
     match (chunk.usage.0, chunk.choices.0.first()) {
         (Some(usage), Some(choice)) => progress.usage_so_far(choice.index(), &usage),
@@ -142,6 +149,26 @@ pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Res
 impl Choice<'_> {
     fn index(&self) -> u32 {
         self.index.0.map_or(0, |index| index as u32)
+    }
+
+    /// The one text that it bears, if there is nothing else to it.
+    fn plain(&self) -> Option<(Piece, &str)> {
+        let rest = self.token_ids.0.or(self.prompt_token_ids.0).is_some();
+        if rest || self.finish_reason.0.is_some() {
+            return None;
+        }
+        let reasoning = self.delta.0.as_ref().map_or("", Delta::reasoning);
+        let answers = self.delta.0.iter().flat_map(Delta::answer);
+        let mut texts = answers.chain([reasoning, &self.text]);
+        let mut texts = texts.by_ref().filter(|text| !text.is_empty());
+        let text = texts.next().filter(|_| texts.next().is_none())?;
+        let piece = Piece {
+            index: self.index(),
+            reasoning: !reasoning.is_empty(),
+            answer: reasoning.is_empty(),
+            ids: None,
+        };
+        Some((piece, text))
     }
 
     fn report(&self, progress: &mut Progress) {

@@ -7,11 +7,16 @@ use smallvec::SmallVec;
 use crate::outcome::{ErrorType, TokenSource};
 use crate::record::{EstimateText, FinishReason};
 
+use super::template::Template;
 use super::timing::Timing;
 use super::wire::{EngineMetrics, Usage};
 
 /// A longer name is no model's, and no label.
 const MODEL_NAME: usize = 256;
+
+/// Templates that a stream may wear out: reasoning and answer are two. Choices that take turns need no more than that
+/// each time, and would spend more on them than on parsing.
+const TEMPLATES: u8 = 8;
 
 /// One choice's part of one frame.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,9 @@ pub(crate) struct Progress {
     pub(crate) done: bool,
     usage: Counts,
     ids: Ids,
+    template: Option<Template>,
+    /// How many more there may be.
+    templates: u8,
     text: Option<Box<EstimateText>>,
     text_limit: usize,
     echo: Echo,
@@ -119,6 +127,8 @@ impl Progress {
                 input: None,
                 n: n.max(1),
             },
+            template: None,
+            templates: if echo == Echo::None { TEMPLATES } else { 0 },
             text: text_limit.map(|_| {
                 Box::new(EstimateText {
                     output: String::new(),
@@ -159,6 +169,33 @@ impl Progress {
         }
         self.timing.token(piece.index, piece.answer);
         text
+    }
+
+    /// Takes an event that bears nothing but this text for what others will look like.
+    pub(crate) fn template(&mut self, event: &str, text: &str, piece: Piece) {
+        if self.templates > 0
+            && let Some(template) = Template::new(event, text, piece)
+        {
+            self.templates -= 1;
+            self.template = Some(template);
+        }
+    }
+
+    /// Has every event parsed.
+    #[cfg(test)]
+    pub(crate) fn parse_all(&mut self) {
+        self.templates = 0;
+    }
+
+    /// Reads an event that looks like the template. Answers whether it does.
+    pub(crate) fn looks_known(&mut self, event: &[u8]) -> bool {
+        let Some((piece, text)) = self.template.as_ref().and_then(|known| known.read(event)) else {
+            return false;
+        };
+        if self.piece(piece) {
+            self.keep(text);
+        }
+        true
     }
 
     /// The prompt's ids, beside a choice.

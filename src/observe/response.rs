@@ -126,6 +126,12 @@ impl ResponseObserver {
         }
     }
 
+    /// Has every event parsed.
+    #[cfg(test)]
+    pub(crate) fn parse_all(&mut self) {
+        self.progress.parse_all();
+    }
+
     /// One read's worth of body passes at `now`. Calls `gap` for each inter-token gap that it closes.
     pub fn data(&mut self, bytes: &[u8], now: Instant, gap: &mut dyn FnMut(Gap)) {
         let progress = &mut self.progress;
@@ -291,8 +297,12 @@ fn read(endpoint: Endpoint, event: Event<'_>, progress: &mut Progress) -> bool {
     if progress.over() {
         return true;
     }
+    let data = event.data.trim_ascii();
+    if progress.looks_known(data) {
+        return true;
+    }
     // Checked once for the whole event: serde_json would check each key and each string by itself, at twice the cost.
-    let Ok(data) = std::str::from_utf8(event.data.trim_ascii()) else {
+    let Ok(data) = std::str::from_utf8(data) else {
         return false;
     };
     let read = match (endpoint, data) {

@@ -17,6 +17,7 @@ mod outcomes;
 mod requests;
 mod shapes;
 mod streams;
+mod templates;
 mod timing;
 
 pub(super) const LIMITS: Limits = Limits {
