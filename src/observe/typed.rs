@@ -144,7 +144,11 @@ pub(crate) fn read_message_event(
                 let text = [&delta.thinking, &delta.text, &delta.partial_json]
                     .into_iter()
                     .find(|text| !text.is_empty());
-                report(progress, text.map_or("", |text| text), thinking);
+                let text = text.map_or("", |text| text);
+                let piece = report(progress, text, thinking);
+                if !event.kind.is_empty() && !text.is_empty() {
+                    progress.template(data, text, piece);
+                }
             }
         }
         b"message_delta" => {
@@ -181,7 +185,7 @@ pub(crate) fn read_message_body(body: &[u8], progress: &mut Progress) -> serde_j
     Ok(())
 }
 
-fn report(progress: &mut Progress, text: &str, reasoning: bool) {
+fn report(progress: &mut Progress, text: &str, reasoning: bool) -> Piece {
     let some = !text.is_empty();
     let piece = Piece {
         index: 0,
@@ -192,6 +196,7 @@ fn report(progress: &mut Progress, text: &str, reasoning: bool) {
     if progress.piece(piece) {
         progress.keep(text);
     }
+    piece
 }
 
 fn fail(

@@ -93,6 +93,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
+    fn messages_read_the_same(texts in proptest::collection::vec((text(), 0..5_usize), 1..30)) {
+        let frames: [(&str, &str); 5] = [
+            ("", r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"#),
+            ("", r#"{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"#),
+            ("", r#"{"type":"content_block_delta","delta":{"thinking":"","partial_json":"#),
+            ("event: content_block_delta\n", r#"{"delta":{"text":"#),
+            ("event: ping\n", r#"{"delta":{"text":"#),
+        ];
+        let events: Vec<_> = texts.iter().map(|(text, frame)| {
+            let (name, data) = frames[*frame];
+            [name.as_bytes(), b"data: ", data.as_bytes(), b"\"", text, b"\"}}\n\n"].concat()
+        }).collect();
+        let now = Instant::now();
+        let head = HeadFacts { status: 200, content_type: Some(b"text/event-stream"), content_encoding: None };
+        let observer = || {
+            ResponseObserver::new(Endpoint::Messages, RequestFacts::default(), &head, LIMITS, now, true)
+        };
+        same(observer(), observer(), &events, now);
+    }
+
+    #[test]
     fn streams_read_the_same(events in proptest::collection::vec(event(), 1..30), echo: bool, small: bool) {
         let answer = Answer {
             limits: Limits { text: if small { 9 } else { 1 << 16 }, ..LIMITS },
