@@ -74,6 +74,8 @@ pub struct Metrics {
     pub queue: HistogramVec,
     /// `tokenglass_estimate_error_ratio`, by `model` and `direction`
     pub estimate_error: HistogramVec,
+    /// `vllm_request_frontend_seconds`
+    pub frontend: HistogramVec,
     /// `tokenglass_overhead_seconds`
     pub overhead: Histogram,
     /// `tokenglass_observer_faults_total`, by `reason`
@@ -141,6 +143,7 @@ impl Metrics {
             reasoning_tokens: make.requests("vllm_reasoning_tokens_total", "Output tokens spent on reasoning, where usage says so.", &[])?,
             queue: make.request_histograms("vllm_request_queue_seconds", "Time in vLLM's queue, where its per-request metrics object passes by.", buckets::TTFT, &[])?,
             estimate_error: make.histograms("tokenglass_estimate_error_ratio", "How far counts made without usage are off, as a share of usage, where both are there.", buckets::RATIO, &["model", "direction"])?,
+            frontend: make.request_histograms("vllm_request_frontend_seconds", "Streams: time to first token on the wire less vLLM's own queue and prefill, where its per-request metrics object passes by: network and vLLM's frontend.", buckets::TTFT, &[])?,
             overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
             faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
             overflow: make.counters("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other.", "label", overflowing)?,
@@ -208,6 +211,7 @@ impl Metrics {
         observe(&self.tpot, record.tpot);
         observe(&self.longest_stall, record.longest_stall);
         observe(&self.queue, record.queue);
+        observe(&self.frontend, record.frontend());
         for reason in &record.finish_reasons {
             let labels = series.key().values(&[reason.as_label()]);
             self.finish.with_label_values(&labels).inc();

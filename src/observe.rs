@@ -5,12 +5,14 @@
 
 mod body;
 mod error;
+mod form;
 pub(crate) mod json;
 mod openai;
 mod progress;
 pub mod request;
 pub mod response;
 pub(crate) mod sse;
+mod template;
 mod timing;
 mod typed;
 mod wire;

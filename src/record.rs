@@ -45,10 +45,21 @@ pub struct Record {
     pub finish_reasons: SmallVec<[FinishReason; 1]>,
     /// vLLM's own queue time, where its per-request `metrics` object passed by.
     pub queue: Option<Duration>,
+    /// vLLM's own time from scheduled to first token, from the same object.
+    pub engine_ttft: Option<Duration>,
     /// The text that the observer kept since no usage was promised: to be counted off the forwarding path.
     pub text: Option<EstimateText>,
     /// Events, or the body, that the observer could not read. Nothing of the traffic depends on it.
     pub faults: u32,
+}
+
+impl Record {
+    /// What the wire's time to first token has more than the engine's own: the network, and vLLM's frontend.
+    #[must_use]
+    pub fn frontend(&self) -> Option<Duration> {
+        let engine = self.queue?.saturating_add(self.engine_ttft?);
+        Some(self.ttft?.saturating_sub(engine))
+    }
 }
 
 /// What the token estimator needs.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, response};
+use http::{HeaderMap, Method, response};
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
@@ -35,6 +35,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub struct Track {
     recorder: Rc<Recorder>,
     endpoint: Endpoint,
+    /// A stored response is asked for again: its times are not those of its making.
+    replay: bool,
     started: Instant,
     request: Rc<RefCell<RequestWatch>>,
     stage: Stage,
@@ -69,6 +71,7 @@ impl Track {
     pub fn new(
         recorder: Rc<Recorder>,
         endpoint: Endpoint,
+        method: &Method,
         headers: &HeaderMap,
         started: Instant,
     ) -> Self {
@@ -81,6 +84,7 @@ impl Track {
         Self {
             recorder,
             endpoint,
+            replay: endpoint == Endpoint::Responses && *method == Method::GET,
             started,
             request,
             stage: Stage::AwaitingHead,
@@ -98,7 +102,8 @@ impl Track {
 
     /// The response head has come.
     pub fn head(&mut self, head: &response::Parts) {
-        let facts = self.request.borrow_mut().settle();
+        let mut facts = self.request.borrow_mut().settle();
+        facts.replay = self.replay;
         let learning = self.request.borrow().learns();
         let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let facts_of_head = HeadFacts {
@@ -330,6 +335,7 @@ fn bare(
         reasoning_tokens: None,
         finish_reasons: SmallVec::new(),
         queue: None,
+        engine_ttft: None,
         text: None,
         faults: 0,
     }

@@ -26,6 +26,8 @@ mod cli;
 mod containment;
 #[path = "it/drain.rs"]
 mod drain;
+#[path = "it/endpoints.rs"]
+mod endpoints;
 #[path = "it/forwarding.rs"]
 mod forwarding;
 #[path = "it/guarded.rs"]

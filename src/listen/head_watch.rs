@@ -19,8 +19,10 @@ enum Line {
     Name(usize),
     /// Nothing to see in the rest of this line; whether it has been empty so far.
     Rest { empty: bool },
-    /// The request line, whose end starts the headers.
+    /// Before the request line: empty lines are to be ignored (RFC 9112 §2.2).
     #[default]
+    Start,
+    /// The request line, whose end starts the headers.
     First,
     /// The head is over; what follows is body.
     Over,
@@ -42,8 +44,11 @@ impl HeadWatch {
         while let Some((&byte, rest)) = bytes.split_first() {
             match &mut self.line {
                 Line::Over => return,
-                // Empty lines before the request line are to be ignored (RFC 9112 §2.2).
-                Line::First if matches!(byte, b'\r' | b'\n') => {}
+                Line::Start if matches!(byte, b'\r' | b'\n') => {}
+                Line::Start => {
+                    self.line = Line::First;
+                    continue;
+                }
                 Line::First | Line::Rest { empty: false } => {
                     let Some(end) = memchr::memchr(b'\n', bytes) else {
                         return;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::json::{Object, Text};
 use super::progress::Progress;
-use super::wire::Usage;
+use super::wire::{BilledUnits, Usage};
 
 /// What is kept of a body over the cap.
 const TAIL: usize = 16 * 1024;
@@ -109,7 +109,7 @@ impl Body {
     }
 }
 
-/// Finds `"usage": {…}` in the end of a body, the last that is an object.
+/// Finds `"usage": {…}` in the end of a body, the last that is an object; or else what Cohere's embeddings have.
 ///
 /// Inside a JSON string the quotes would be escaped, so the key cannot be mistaken for generated text.
 pub(crate) fn scan_usage(tail: &[u8], progress: &mut Progress) {
@@ -118,6 +118,12 @@ pub(crate) fn scan_usage(tail: &[u8], progress: &mut Progress) {
         if let Some(Object(Some(usage))) = value_of::<Object<Usage>>(rest) {
             return progress.usage(&usage);
         }
+    }
+    if let Some(at) = memchr::memmem::rfind(tail, b"\"billed_units\"")
+        && let Some(Object(Some(units))) =
+            value_of::<Object<BilledUnits>>(tail.get(at..).unwrap_or_default())
+    {
+        progress.usage(&units.usage());
     }
 }
 

@@ -9,11 +9,13 @@ use crate::outcome::ErrorType;
 
 use super::wire::{ErrorBody, ErrorInfo};
 
-const CONTEXT: [&str; 4] = [
+const CONTEXT: [&str; 6] = [
     "maximum context length",
     "longer than the maximum model length",
     "cannot be greater than max_model_len",
     "exceeds the model's maximum",
+    "exceeds the max_model_len",
+    "more than max_model_len",
 ];
 
 const DEAD: [&str; 4] = [

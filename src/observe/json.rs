@@ -64,9 +64,9 @@ pub(crate) struct Number(pub(crate) Option<f64>);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flag(pub(crate) bool);
 
-/// Whether a list has anything in it.
+/// How long a list is, if it is one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Filled(pub(crate) bool);
+pub(crate) struct Length(pub(crate) Option<u64>);
 
 /// `finish_reason`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,13 +168,13 @@ impl Field<'_> for Flag {
     }
 }
 
-impl<'de> Field<'de> for Filled {
+impl<'de> Field<'de> for Length {
     fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        let mut filled = false;
+        let mut length = 0;
         while list.next_element::<IgnoredAny>()?.is_some() {
-            filled = true;
+            length += 1;
         }
-        Ok(Self(filled))
+        Ok(Self(Some(length)))
     }
 }
 
@@ -238,7 +238,7 @@ deserialize! {
     [] Count;
     [] Number;
     [] Flag;
-    [] Filled;
+    [] Length;
     [] Reason;
     [T] Object<T> where T;
     [T, const INLINE: usize] Many<T, INLINE> where T;

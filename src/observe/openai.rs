@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use super::error;
-use super::json::{Count, Filled, Many, Object, Reason, Text};
+use super::json::{Count, Length, Many, Object, Reason, Text};
 use super::progress::{Piece, Progress};
-use super::wire::{EngineMetrics, ErrorBody, ErrorField, Usage};
+use super::wire::{EngineMetrics, ErrorBody, ErrorField, Meta, Usage};
 
 /// One event of a stream, or the whole of a body that is none.
 ///
@@ -21,6 +21,8 @@ struct Chunk<'a> {
     usage: Object<Box<Usage>>,
     #[serde(default)]
     metrics: Object<EngineMetrics>,
+    #[serde(default)]
+    prompt_token_ids: Length,
     #[serde(default, borrow)]
     error: ErrorField<'a>,
 }
@@ -34,7 +36,9 @@ struct Choice<'a> {
     #[serde(default, borrow)]
     text: Text<'a>,
     #[serde(default)]
-    token_ids: Filled,
+    token_ids: Length,
+    #[serde(default)]
+    prompt_token_ids: Length,
     #[serde(default)]
     finish_reason: Reason,
 }
@@ -71,6 +75,13 @@ struct Function<'a> {
     arguments: Text<'a>,
 }
 
+/// What `/v2/embed` answers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cohere {
+    meta: Object<Meta>,
+}
+
 /// Reads one event of a stream. An error means that it could not be read.
 pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Result<()> {
     let chunk: Chunk<'_> = serde_json::from_str(data)?;
@@ -82,8 +93,19 @@ pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Res
     for choice in &chunk.choices.0 {
         choice.report(progress);
     }
-    if let Some(metrics) = chunk.metrics.0 {
-        progress.queue(metrics.queue());
+    if let Some(choice) = chunk.choices.0.first() {
+        progress.choices = true;
+        progress.prompt_ids(choice.index(), chunk.prompt_token_ids.0);
+    }
+    if let Some(metrics) = &chunk.metrics.0 {
+        progress.engine(metrics);
+    }
+    if let ([choice], None) = (&*chunk.choices.0, &chunk.usage.0)
+        && chunk.prompt_token_ids.0.is_none()
+        && chunk.metrics.0.is_none()
+        && let Some((piece, text)) = choice.plain()
+    {
+        progress.template(data, text, piece);
     }
     match (chunk.usage.0, chunk.choices.0.first()) {
         (Some(usage), Some(choice)) => progress.usage_so_far(choice.index(), &usage),
@@ -105,10 +127,16 @@ pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Res
     let chunk: Chunk<'_> = serde_json::from_slice(body)?;
     progress.model(&chunk.model);
     if let Some(metrics) = chunk.metrics.0 {
-        progress.queue(metrics.queue());
+        progress.engine(&metrics);
     }
-    if let Some(usage) = &chunk.usage.0 {
-        progress.usage(usage);
+    match &chunk.usage.0 {
+        Some(usage) => progress.usage(usage),
+        None => {
+            let cohere: Cohere = serde_json::from_slice(body)?;
+            if let Some(usage) = cohere.meta.0.and_then(Meta::usage) {
+                progress.usage(&usage);
+            }
+        }
     }
     for choice in &chunk.choices.0 {
         choice.report(progress);
@@ -123,6 +151,26 @@ impl Choice<'_> {
         self.index.0.map_or(0, |index| index as u32)
     }
 
+    /// The one text that it bears, if there is nothing else to it.
+    fn plain(&self) -> Option<(Piece, &str)> {
+        let rest = self.token_ids.0.or(self.prompt_token_ids.0).is_some();
+        if rest || self.finish_reason.0.is_some() {
+            return None;
+        }
+        let reasoning = self.delta.0.as_ref().map_or("", Delta::reasoning);
+        let answers = self.delta.0.iter().flat_map(Delta::answer);
+        let mut texts = answers.chain([reasoning, &self.text]);
+        let mut texts = texts.by_ref().filter(|text| !text.is_empty());
+        let text = texts.next().filter(|_| texts.next().is_none())?;
+        let piece = Piece {
+            index: self.index(),
+            reasoning: !reasoning.is_empty(),
+            answer: reasoning.is_empty(),
+            ids: None,
+        };
+        Some((piece, text))
+    }
+
     fn report(&self, progress: &mut Progress) {
         let delta = self.delta.0.as_ref();
         let reasoning = delta.map_or("", Delta::reasoning);
@@ -134,9 +182,10 @@ impl Choice<'_> {
             reasoning: !reasoning.is_empty(),
             // Ids without a delta are the answer of /inference/v1/generate; beside a delta without text they are
             // tokens that a parser holds back, of which nobody knows yet what they will be.
-            answer: answers || (self.token_ids.0 && delta.is_none()),
+            answer: answers || (delta.is_none() && self.token_ids.0.is_some_and(|count| count > 0)),
             ids: self.token_ids.0,
         });
+        progress.prompt_ids(self.index(), self.prompt_token_ids.0);
         if token && progress.keeps_text() {
             progress.keep(self.index(), reasoning);
             answer().for_each(|text| progress.keep(self.index(), text));

@@ -7,11 +7,16 @@ use smallvec::SmallVec;
 use crate::outcome::{ErrorType, TokenSource};
 use crate::record::{EstimateText, FinishReason};
 
+use super::template::Template;
 use super::timing::Timing;
-use super::wire::Usage;
+use super::wire::{EngineMetrics, Usage};
 
 /// A longer name is no model's, and no label.
 const MODEL_NAME: usize = 256;
+
+/// Templates that a stream may wear out: reasoning and answer are two. Choices that take turns need no more than that
+/// each time, and would spend more on them than on parsing.
+const TEMPLATES: u8 = 8;
 
 /// One choice's part of one frame.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +27,8 @@ pub(crate) struct Piece {
     pub(crate) reasoning: bool,
     /// It carries output that is not reasoning.
     pub(crate) answer: bool,
-    /// It carries token ids.
-    pub(crate) ids: bool,
+    /// How many token ids it carries, if it has a list of them.
+    pub(crate) ids: Option<u64>,
 }
 
 /// How the text that `echo` asks for arrives.
@@ -46,11 +51,18 @@ pub(crate) struct Progress {
     pub(crate) model: Option<Box<str>>,
     pub(crate) finish_reasons: SmallVec<[FinishReason; 1]>,
     pub(crate) queue: Option<Duration>,
+    pub(crate) engine_ttft: Option<Duration>,
+    /// A chunk with `choices` has passed: a stream of that kind ends in `[DONE]`.
+    pub(crate) choices: bool,
     /// The error frame, or the error that a 200 body is.
     pub(crate) error: Option<ErrorType>,
     /// The terminal frame has passed.
     pub(crate) done: bool,
     usage: Counts,
+    ids: Ids,
+    template: Option<Template>,
+    /// How many more there may be.
+    templates: u8,
     text: Option<Box<EstimateText>>,
     text_limit: usize,
     /// The text is kept beside usage, for the two to be compared.
@@ -65,6 +77,17 @@ struct Counts {
     cached: Option<u64>,
     reasoning: Option<u64>,
     state: Counted,
+}
+
+/// What `return_token_ids` tells: exact where there is no usage, as long as all that was generated came with its ids.
+#[derive(Clone, Copy, Debug)]
+struct Ids {
+    output: u64,
+    /// Output without ids has passed.
+    lacking: bool,
+    input: Option<u64>,
+    /// Choices to a prompt, each of which brings the prompt's ids.
+    n: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,17 +111,27 @@ pub(crate) struct Tokens {
 // === impl Progress ===
 
 impl Progress {
-    /// `text_limit` caps the text kept for an estimate; none keeps no text.
-    pub(crate) fn new(timing: Timing, echo: Echo, text_limit: Option<usize>) -> Self {
+    /// `n` is the request's; `text_limit` caps the text kept for an estimate, none keeps no text.
+    pub(crate) fn new(timing: Timing, echo: Echo, n: u32, text_limit: Option<usize>) -> Self {
         Self {
             timing,
             model: None,
             finish_reasons: SmallVec::new(),
             queue: None,
+            engine_ttft: None,
+            choices: false,
             error: None,
             done: false,
             usage: Counts::default(),
             text: text_limit.map(|_| Box::default()),
+            ids: Ids {
+                output: 0,
+                lacking: false,
+                input: None,
+                n: n.max(1),
+            },
+            template: None,
+            templates: if echo == Echo::None { TEMPLATES } else { 0 },
             text_limit: text_limit.unwrap_or(0),
             learning: false,
             echo,
@@ -114,7 +147,7 @@ impl Progress {
 
     /// Part of a frame. Answers whether its text is generated output to be kept.
     pub(crate) fn piece(&mut self, piece: Piece) -> bool {
-        if !(piece.reasoning || piece.answer || piece.ids) {
+        if !(piece.reasoning || piece.answer || piece.ids.is_some_and(|count| count > 0)) {
             return false;
         }
         let mut text = true;
@@ -128,6 +161,10 @@ impl Progress {
                 Echo::None | Echo::OwnFrame => {}
             }
         }
+        match piece.ids {
+            Some(count) => self.ids.output = self.ids.output.saturating_add(count),
+            None => self.ids.lacking = true,
+        }
         self.timing.token(piece.index, piece.answer);
         text
     }
@@ -137,9 +174,50 @@ impl Progress {
         self.learning = true;
     }
 
+    /// Takes an event that bears nothing but this text for what others will look like.
+    pub(crate) fn template(&mut self, event: &str, text: &str, piece: Piece) {
+        if self.templates > 0
+            && let Some(template) = Template::new(event, text, piece)
+        {
+            self.templates -= 1;
+            self.template = Some(template);
+        }
+    }
+
+    /// Has every event parsed.
+    #[cfg(test)]
+    pub(crate) fn parse_all(&mut self) {
+        self.templates = 0;
+    }
+
+    /// Reads an event that looks like the template. Answers whether it does.
+    pub(crate) fn looks_known(&mut self, event: &[u8]) -> bool {
+        let Some((piece, text)) = self.template.as_ref().and_then(|known| known.read(event)) else {
+            return false;
+        };
+        let index = piece.index;
+        if self.piece(piece) {
+            self.keep(index, text);
+        }
+        true
+    }
+
+    /// Whether it does.
+    pub(crate) fn learns(&self) -> bool {
+        self.learning
+    }
+
     fn counted(&mut self) {
         if !self.learning {
             self.text = None;
+        }
+    }
+
+    /// The prompt's ids, beside a choice.
+    pub(crate) fn prompt_ids(&mut self, index: u32, count: Option<u64>) {
+        // vLLM numbers the choices of several prompts in one row.
+        if let Some(count) = count.filter(|_| index.is_multiple_of(self.ids.n)) {
+            self.ids.input = Some(self.ids.input.unwrap_or(0).saturating_add(count));
         }
     }
 
@@ -196,9 +274,10 @@ impl Progress {
         self.usage.reasoning = usage.reasoning().or(self.usage.reasoning);
     }
 
-    /// vLLM's own queue time.
-    pub(crate) fn queue(&mut self, queue: Option<Duration>) {
-        self.queue = queue.or(self.queue);
+    /// vLLM's own times.
+    pub(crate) fn engine(&mut self, metrics: &EngineMetrics) {
+        self.queue = metrics.queue().or(self.queue);
+        self.engine_ttft = metrics.ttft().or(self.engine_ttft);
     }
 
     /// A choice has finished.
@@ -232,12 +311,14 @@ impl Progress {
         } else {
             TokenSource::Partial
         };
+        let ids = (!self.ids.lacking && self.ids.output > 0).then_some(self.ids.output);
         let output = match state {
             Counted::SoFar => Some(self.timing.counted()),
-            Counted::Nothing | Counted::Finally => output,
+            Counted::Nothing => output.or(ids),
+            Counted::Finally => output,
         };
         Tokens {
-            input: input.map(|count| (count, source)),
+            input: input.or(self.ids.input).map(|count| (count, source)),
             output: output.map(|count| (count, source)),
             cached,
             reasoning,

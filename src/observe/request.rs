@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::classify::Endpoint;
 
+use super::form::Form;
 use super::json::{Count, Field, Flag, Object, Text, any};
 
 /// What the request body said.
@@ -25,17 +26,22 @@ pub struct RequestFacts {
     pub continuous_usage: bool,
     /// The answer begins with the prompt: `echo`, and for chat a last message that vLLM would echo.
     pub echo: bool,
+    /// The body is a chat's: it has `messages`. What `/invocations` is asked for shows in nothing else.
+    pub chat: bool,
+    /// The answer may have been given before: a stored response is read again. Not in the body, but set by who knows.
+    pub replay: bool,
 }
 
 /// A capped tee: keeps references to the passing frames, never copies one that arrives whole.
 #[derive(Debug)]
 pub struct RequestTee {
-    endpoint: Endpoint,
     limit: usize,
     length: usize,
     frames: SmallVec<[Bytes; 1]>,
     /// Everything so far, once there were `MANY` frames: a body in single bytes must not cost 32 bytes for each.
     joined: BytesMut,
+    /// Instead of all that, where the body is a form.
+    form: Option<Box<Form>>,
 }
 
 /// Frames that are kept as they are.
@@ -78,9 +84,10 @@ struct SamplingParams {
 #[derive(Debug)]
 struct NotFalse(bool);
 
-/// Of the messages only whether the last is the assistant's: all else is passed over, not built.
+/// Of the messages only whether there are any and the last is the assistant's: all else is passed over, not built.
 #[derive(Debug, Default)]
 struct Messages {
+    some: bool,
     last_is_assistant: bool,
 }
 
@@ -105,12 +112,14 @@ impl Default for RequestFacts {
             include_usage: false,
             continuous_usage: false,
             echo: false,
+            chat: false,
+            replay: false,
         }
     }
 }
 
 impl RequestFacts {
-    fn read(endpoint: Endpoint, body: &[u8]) -> Option<Self> {
+    fn read(body: &[u8]) -> Option<Self> {
         let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
         let options = wire.stream_options.0.unwrap_or_default();
         let sampling = wire.sampling_params.0.unwrap_or_default();
@@ -120,13 +129,9 @@ impl RequestFacts {
             wire.max_output_tokens,
             sampling.max_tokens,
         ];
-        let echoes = match endpoint {
-            // vLLM echoes the last message if its role is the answer's, which without a generation prompt is any.
-            Endpoint::ChatCompletions => {
-                wire.messages.last_is_assistant || !wire.add_generation_prompt.0
-            }
-            _ => true,
-        };
+        let chat = wire.messages.some;
+        // vLLM echoes the last message if its role is the answer's, which without a generation prompt is any.
+        let echoes = !chat || wire.messages.last_is_assistant || !wire.add_generation_prompt.0;
         Some(Self {
             model: (!wire.model.is_empty()).then(|| wire.model.as_str().into()),
             stream: wire.stream.0,
@@ -138,6 +143,8 @@ impl RequestFacts {
             include_usage: options.include_usage.0,
             continuous_usage: options.continuous_usage_stats.0,
             echo: wire.echo.0 && echoes,
+            chat,
+            replay: false,
         })
     }
 }
@@ -149,15 +156,15 @@ fn saturate(count: u64) -> u32 {
 // === impl RequestTee ===
 
 impl RequestTee {
-    /// Keeps at most `limit` bytes; a longer body is not read at all.
+    /// Keeps at most `limit` bytes; a longer body is not read at all. Of audio, the file is not kept in any case.
     #[must_use]
     pub fn new(endpoint: Endpoint, limit: usize) -> Self {
         Self {
-            endpoint,
             limit,
             length: 0,
             frames: SmallVec::new(),
             joined: BytesMut::new(),
+            form: (endpoint == Endpoint::Audio).then(Box::default),
         }
     }
 
@@ -165,6 +172,9 @@ impl RequestTee {
     pub fn push(&mut self, frame: &Bytes) {
         if frame.is_empty() {
             return;
+        }
+        if let Some(form) = &mut self.form {
+            return form.push(frame);
         }
         self.length = self.length.saturating_add(frame.len());
         if self.length > self.limit {
@@ -181,17 +191,19 @@ impl RequestTee {
     /// The body has passed: what it said, and the body itself for the prompt estimate where it was kept whole.
     #[must_use]
     pub fn finish(mut self) -> (RequestFacts, Option<Bytes>) {
+        if let Some(form) = self.form {
+            return (form.finish(), None);
+        }
         let body = if self.frames.len() == 1 {
             self.frames.remove(0)
         } else {
             self.join();
             self.joined.freeze()
         };
-        // Audio comes as multipart: not worth a parser for the model's name, which the answer tells too.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return (RequestFacts::default(), None);
         }
-        match RequestFacts::read(self.endpoint, &body) {
+        match RequestFacts::read(&body) {
             Some(facts) => (facts, Some(body)),
             None => (RequestFacts::default(), None),
         }
@@ -232,10 +244,15 @@ impl Field<'_> for IsAssistant {
 impl<'de> Field<'de> for Messages {
     fn list<A: serde::de::SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         let mut last_is_assistant = false;
+        let mut some = false;
         while let Some(message) = list.next_element::<Object<Role>>()? {
+            some = true;
             last_is_assistant = message.0.is_some_and(|message| message.role.0);
         }
-        Ok(Self { last_is_assistant })
+        Ok(Self {
+            some,
+            last_is_assistant,
+        })
     }
 }
 

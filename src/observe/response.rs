@@ -61,6 +61,7 @@ pub struct ResponseObserver {
     /// The answer is a stream.
     stream: bool,
     asked_stream: bool,
+    replay: bool,
     requested_model: Option<Box<str>>,
     mode: Mode,
     progress: Progress,
@@ -92,12 +93,14 @@ impl ResponseObserver {
         estimate: bool,
     ) -> Self {
         let stream = head.content_type.is_some_and(is_event_stream);
-        let opaque = !head.content_encoding.is_none_or(is_identity);
+        let encoded = !head.content_encoding.is_none_or(is_identity);
+        // Embeddings as bytes, transcripts as subtitles: numbers or text that no field stands in.
+        let foreign = !stream && head.content_type.is_some_and(|kind| !is_json(kind));
         let mode = match head.status {
-            _ if opaque => Mode::Opaque { seen: false },
+            _ if encoded => Mode::Opaque { seen: false },
             400.. => Mode::Body(Body::head(limits.body.min(ERROR_BODY))),
             200..300 if stream => Mode::Stream(Splitter::new(limits.event)),
-            200..300 => Mode::Body(Body::new(if generates(endpoint) {
+            200..300 if !foreign => Mode::Body(Body::new(if generates(endpoint) {
                 limits.body
             } else {
                 limits.body.min(NUMBERS)
@@ -106,7 +109,8 @@ impl ResponseObserver {
         };
         // Usage may have been promised: a stream that is cut never gets it, so its text is kept all the same. Usage on
         // every chunk ends the keeping with the first of them.
-        let text = (estimate && !opaque && head.status < 300).then_some(limits.text);
+        let keep = estimate && !encoded && !facts.replay && head.status < 300;
+        let text = keep.then_some(limits.text);
         let echo = echo(endpoint, &facts);
         Self {
             endpoint,
@@ -114,10 +118,11 @@ impl ResponseObserver {
             started,
             stream,
             asked_stream: facts.stream,
+            replay: facts.replay,
             requested_model: facts.model,
             mode,
-            progress: Progress::new(Timing::new(started), echo, text),
-            faults: u32::from(opaque),
+            progress: Progress::new(Timing::new(started), echo, facts.n, text),
+            faults: u32::from(encoded),
         }
     }
 
@@ -128,6 +133,12 @@ impl ResponseObserver {
             self.progress.learn();
         }
         self
+    }
+
+    /// Has every event parsed.
+    #[cfg(test)]
+    pub(crate) fn parse_all(&mut self) {
+        self.progress.parse_all();
     }
 
     /// One read's worth of body passes at `now`. Calls `gap` for each inter-token gap that it closes.
@@ -145,7 +156,11 @@ impl ResponseObserver {
                         *faults = faults.saturating_add(1);
                     }
                 });
-                progress.timing.close_read(gap);
+                if self.replay {
+                    progress.timing.close_read(&mut |_| {});
+                } else {
+                    progress.timing.close_read(gap);
+                }
             }
         }
     }
@@ -192,7 +207,14 @@ impl ResponseObserver {
         let faults = self.faults();
         let progress = &mut self.progress;
         let tokens = progress.tokens(outcome == Outcome::Success);
-        let streamed = |value| if self.stream { value } else { None };
+        let learning = progress.learns();
+        let streamed = |value| {
+            if self.stream && !self.replay {
+                value
+            } else {
+                None
+            }
+        };
         Record {
             endpoint: self.endpoint,
             stream: self.stream || self.asked_stream,
@@ -209,7 +231,10 @@ impl ResponseObserver {
             reasoning_tokens: tokens.reasoning,
             finish_reasons: std::mem::take(&mut progress.finish_reasons),
             queue: progress.queue,
-            text: progress.take_text(),
+            engine_ttft: progress.engine_ttft,
+            text: progress
+                .take_text()
+                .filter(|_| learning || tokens.output.is_none()),
             served_model: progress.model.take(),
             requested_model: self.requested_model,
             faults,
@@ -250,16 +275,17 @@ impl ResponseObserver {
             | Endpoint::Completions
             | Endpoint::Generate
             | Endpoint::Responses
-            | Endpoint::Messages => true,
+            | Endpoint::Messages
+            | Endpoint::Audio => true,
+            // Whatever is asked of /invocations comes in the words of chat or completions.
             Endpoint::Embeddings
-            | Endpoint::Audio
             | Endpoint::Rerank
             | Endpoint::Score
             | Endpoint::Pooling
             | Endpoint::Classify
             | Endpoint::Tokenize
             | Endpoint::Realtime
-            | Endpoint::Other => false,
+            | Endpoint::Other => self.progress.choices,
         };
         says_so && matches!(self.mode, Mode::Stream(_))
     }
@@ -283,8 +309,12 @@ fn read(endpoint: Endpoint, event: Event<'_>, progress: &mut Progress) -> bool {
     if progress.over() {
         return true;
     }
+    let data = event.data.trim_ascii();
+    if progress.looks_known(data) {
+        return true;
+    }
     // Checked once for the whole event: serde_json would check each key and each string by itself, at twice the cost.
-    let Ok(data) = std::str::from_utf8(event.data.trim_ascii()) else {
+    let Ok(data) = std::str::from_utf8(data) else {
         return false;
     };
     let read = match (endpoint, data) {
@@ -340,9 +370,10 @@ fn generates(endpoint: Endpoint) -> bool {
 fn echo(endpoint: Endpoint, facts: &RequestFacts) -> Echo {
     match endpoint {
         _ if !facts.echo => Echo::None,
-        Endpoint::Completions if facts.max_tokens == Some(0) => Echo::Only,
-        Endpoint::Completions => Echo::WithFirst,
-        _ => Echo::OwnFrame,
+        Endpoint::ChatCompletions => Echo::OwnFrame,
+        Endpoint::Other if facts.chat => Echo::OwnFrame,
+        _ if facts.max_tokens == Some(0) => Echo::Only,
+        _ => Echo::WithFirst,
     }
 }
 
@@ -353,6 +384,12 @@ fn is_event_stream(content_type: &[u8]) -> bool {
             .trim_ascii()
             .eq_ignore_ascii_case(b"text/event-stream")
     })
+}
+
+fn is_json(content_type: &[u8]) -> bool {
+    let media = content_type.split(|byte| *byte == b';').next();
+    let media = media.unwrap_or_default().trim_ascii();
+    media.is_empty() || media.to_ascii_lowercase().ends_with(b"json")
 }
 
 fn is_identity(content_encoding: &[u8]) -> bool {

@@ -144,7 +144,11 @@ pub(crate) fn read_message_event(
                 let text = [&delta.thinking, &delta.text, &delta.partial_json]
                     .into_iter()
                     .find(|text| !text.is_empty());
-                report(progress, text.map_or("", |text| text), thinking);
+                let text = text.map_or("", |text| text);
+                let piece = report(progress, text, thinking);
+                if !event.kind.is_empty() && !text.is_empty() {
+                    progress.template(data, text, piece);
+                }
             }
         }
         b"message_delta" => {
@@ -181,17 +185,18 @@ pub(crate) fn read_message_body(body: &[u8], progress: &mut Progress) -> serde_j
     Ok(())
 }
 
-fn report(progress: &mut Progress, text: &str, reasoning: bool) {
+fn report(progress: &mut Progress, text: &str, reasoning: bool) -> Piece {
     let some = !text.is_empty();
     let piece = Piece {
         index: 0,
         reasoning: some && reasoning,
         answer: some && !reasoning,
-        ids: false,
+        ids: None,
     };
     if progress.piece(piece) {
         progress.keep(0, text);
     }
+    piece
 }
 
 fn fail(
@@ -231,7 +236,7 @@ impl Response<'_> {
             progress.usage(&usage);
         }
         if let Some(metrics) = self.metrics.0 {
-            progress.queue(metrics.queue());
+            progress.engine(&metrics);
         }
     }
 }

@@ -37,11 +37,26 @@ struct CompletionDetails {
     reasoning_tokens: Count,
 }
 
+/// `meta`, which Cohere's embeddings (`/v2/embed`) have instead of `usage`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Meta {
+    billed_units: Object<BilledUnits>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct BilledUnits {
+    input_tokens: Count,
+    image_tokens: Count,
+}
+
 /// `metrics`, which vLLM adds with `--enable-per-request-metrics`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct EngineMetrics {
     queue_time_ms: Number,
+    time_to_first_token_ms: Number,
 }
 
 /// The error of any shape: OpenAI's object, a bare string, FastAPI's `detail`.
@@ -126,13 +141,42 @@ impl Usage {
     }
 }
 
+// === impl Meta ===
+
+impl Meta {
+    /// The same as usage.
+    pub(crate) fn usage(self) -> Option<Usage> {
+        self.billed_units.0.as_ref().map(BilledUnits::usage)
+    }
+}
+
+impl BilledUnits {
+    /// vLLM counts the tokens of images apart; both are the prompt's.
+    pub(crate) fn usage(&self) -> Usage {
+        let counts = [self.input_tokens.0, self.image_tokens.0];
+        Usage {
+            prompt_tokens: Count(counts.into_iter().flatten().reduce(u64::saturating_add)),
+            ..Usage::default()
+        }
+    }
+}
+
 // === impl EngineMetrics ===
 
 impl EngineMetrics {
     /// Time in vLLM's queue.
     pub(crate) fn queue(&self) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.queue_time_ms.0? / 1e3).ok()
+        ms(self.queue_time_ms)
     }
+
+    /// From scheduled to first token: the queue is not in it.
+    pub(crate) fn ttft(&self) -> Option<Duration> {
+        ms(self.time_to_first_token_ms)
+    }
+}
+
+fn ms(time: Number) -> Option<Duration> {
+    Duration::try_from_secs_f64(time.0? / 1e3).ok()
 }
 
 // === impl ErrorField ===

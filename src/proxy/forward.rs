@@ -106,7 +106,8 @@ impl Proxy {
         let track = endpoint
             .zip(self.recorder.as_ref())
             .map(|(endpoint, recorder)| {
-                Track::new(Rc::clone(recorder), endpoint, request.headers(), started)
+                let (method, headers) = (request.method(), request.headers());
+                Track::new(Rc::clone(recorder), endpoint, method, headers, started)
             });
         async move {
             let asked = Asked {

@@ -46,6 +46,7 @@ fn record(output: &str) -> Record {
         reasoning_tokens: None,
         finish_reasons: smallvec![],
         queue: None,
+        engine_ttft: None,
         text: Some(text(output)),
         faults: 0,
     }
@@ -60,11 +61,11 @@ fn the_prompt_is_counted_before_its_request_ends() {
     assert_eq!(cell.get(), None);
     let body =
         br#"{"model":"tiny","messages":[{"role":"user","content":"Hello, how are you today?"}]}"#;
-    estimator.prompt(
+    assert!(estimator.prompt(
         Endpoint::ChatCompletions,
         Bytes::from_static(body),
         Arc::clone(&cell),
-    );
+    ));
     let job = Job {
         record: record("Fine, thank you."),
         prompt: Some(Arc::clone(&cell)),
@@ -116,7 +117,7 @@ fn a_full_queue_gives_the_job_back() {
     estimator.finish(job()).unwrap();
     let back = estimator.finish(job()).unwrap_err();
     assert_eq!(back.record, record("x"));
-    estimator.prompt(Endpoint::Completions, Bytes::new(), Arc::default());
+    assert!(!estimator.prompt(Endpoint::Completions, Bytes::new(), Arc::default()));
     assert_eq!(estimator.dropped(), 2);
     drop(held);
 }

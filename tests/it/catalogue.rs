@@ -105,6 +105,7 @@ fn the_catalogue_is_what_is_scraped() {
     let rare = [
         "vllm_cached_input_tokens_total",
         "vllm_request_queue_seconds",
+        "vllm_request_frontend_seconds",
         "vllm_streams_stalled",
         "vllm_reasoning_tokens_total",
     ];

@@ -27,6 +27,8 @@ fn all_fields() {
         include_usage: true,
         continuous_usage: true,
         echo: true,
+        chat: true,
+        replay: false,
     };
     assert_eq!(facts, want);
 }

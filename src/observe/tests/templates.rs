@@ -1,0 +1,128 @@
+//! What is read by a template is what a parser would have read.
+
+use super::outcomes::{Answer, STREAM};
+use super::*;
+
+fn read(observer: &mut ResponseObserver, stream: &[u8], now: Instant) -> (u32, u32, bool) {
+    let mut gaps = 0;
+    observer.data(stream, now, &mut |gap| gaps += gap.count);
+    (gaps, observer.faults(), observer.done())
+}
+
+fn same(mut quick: ResponseObserver, mut slow: ResponseObserver, events: &[Vec<u8>], now: Instant) {
+    slow.parse_all();
+    for event in events {
+        assert_eq!(
+            read(&mut quick, event, now),
+            read(&mut slow, event, now),
+            "{}",
+            event.escape_ascii()
+        );
+    }
+    assert_eq!(
+        quick.finish(End::UpstreamCut, now),
+        slow.finish(End::UpstreamCut, now)
+    );
+}
+
+#[test]
+fn captures_read_the_same() {
+    for (capture, _) in expected() {
+        let now = Instant::now();
+        let (quick, slow) = (capture.observer(now), capture.observer(now));
+        same(quick, slow, std::slice::from_ref(&capture.body), now);
+    }
+}
+
+/// What may stand in a string, or break out of it.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => "[a-z ]{1,6}".prop_map(String::into_bytes),
+        2 => "\\PC{0,6}".prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 0..5),
+        2 => proptest::sample::select(vec![
+            "", "\\n", "\\", "\\\"", "\"", "\u{7f}", "\t", "\\ud83d\\ude00", "a\",\"b\":\"c", "\",\"content\":\"x",
+            "\"},\"finish_reason\":\"stop\",\"a\":{\"b\":\"", "\"}}]}\n\ndata: {\"error\":\"x", "é", "[DONE]",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ]
+}
+
+/// Frames of a few kinds, so that those of one kind follow each other.
+fn event() -> impl Strategy<Value = Vec<u8>> {
+    let frames = [
+        r#"{"model":"m","choices":[{"index":0,"delta":{"content":"#,
+        r#"{"model":"m","choices":[{"index":1,"delta":{"content":"#,
+        r#"{"model":"m","choices":[{"index":0,"delta":{"reasoning":"#,
+        r#"{"model":"m","choices":[{"index":0,"delta":{"reasoning":"a","reasoning_content":"#,
+        r#"{"model":"m","choices":[{"index":0,"delta":{"content":"","reasoning_content":"#,
+        r#"{"model":"m","choices":[{"index":0,"delta":{"refusal":"no","content":"#,
+        r#"{"model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"function":{"arguments":"{}"}}],"content":"#,
+        r#"{"model":"m","choices":[{"index":0,"token_ids":[4],"delta":{"content":"#,
+        r#"{"model":"m","choices":[{"index":0,"finish_reason":"stop","delta":{"content":"#,
+        r#"{"model":"m","usage":{"completion_tokens":3},"choices":[{"index":0,"delta":{"content":"#,
+        r#"{"model":"m","metrics":{"queue_time_ms":1},"choices":[{"index":0,"delta":{"content":"#,
+        r#"{"model":"m","error":{"message":"x"},"choices":[{"index":0,"delta":{"content":"#,
+        r#"{"model":"m","choices":[{"index":0,"delta":{"other":"#,
+    ];
+    let after = proptest::sample::select(vec![
+        "}}]}",
+        "}}]}",
+        "}}]}",
+        "}},{}]}",
+        "},\"text\":\"t\"}]}",
+        "}]}",
+    ]);
+    let frame =
+        proptest::sample::select(vec![0, 0, 0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    (frame, text(), after).prop_map(move |(frame, text, after)| {
+        [
+            b"data: ",
+            frames[frame].as_bytes(),
+            b"\"",
+            &text,
+            b"\"",
+            after.as_bytes(),
+            b"\n\n",
+        ]
+        .concat()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn messages_read_the_same(texts in proptest::collection::vec((text(), 0..5_usize), 1..30)) {
+        let frames: [(&str, &str); 5] = [
+            ("", r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"#),
+            ("", r#"{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"#),
+            ("", r#"{"type":"content_block_delta","delta":{"thinking":"","partial_json":"#),
+            ("event: content_block_delta\n", r#"{"delta":{"text":"#),
+            ("event: ping\n", r#"{"delta":{"text":"#),
+        ];
+        let events: Vec<_> = texts.iter().map(|(text, frame)| {
+            let (name, data) = frames[*frame];
+            [name.as_bytes(), b"data: ", data.as_bytes(), b"\"", text, b"\"}}\n\n"].concat()
+        }).collect();
+        let now = Instant::now();
+        let head = HeadFacts { status: 200, content_type: Some(b"text/event-stream"), content_encoding: None };
+        let observer = || {
+            ResponseObserver::new(Endpoint::Messages, RequestFacts::default(), &head, LIMITS, now, true)
+        };
+        same(observer(), observer(), &events, now);
+    }
+
+    #[test]
+    fn streams_read_the_same(events in proptest::collection::vec(event(), 1..30), echo: bool, small: bool) {
+        let answer = Answer {
+            limits: Limits { text: if small { 9 } else { 1 << 16 }, ..LIMITS },
+            ..STREAM
+        };
+        let facts = RequestFacts { echo, ..RequestFacts::default() };
+        let now = Instant::now();
+        let head = HeadFacts { status: 200, content_type: Some(b"text/event-stream"), content_encoding: None };
+        let observer = || ResponseObserver::new(answer.endpoint, facts.clone(), &head, answer.limits, now, true);
+        same(observer(), observer(), &events, now);
+    }
+}
