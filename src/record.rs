@@ -65,11 +65,22 @@ impl Record {
 /// What the token estimator needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EstimateText {
-    /// Each choice's text with its index: they arrive interleaved, and were generated apart.
-    choices: SmallVec<[(u32, String); 1]>,
+    /// They arrive interleaved, and were generated apart.
+    choices: SmallVec<[ChoiceText; 1]>,
     length: usize,
     /// The text stops at the observer's cap: the estimate is a lower bound.
     pub truncated: bool,
+}
+
+/// One choice's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChoiceText {
+    index: u32,
+    /// As it came.
+    pub text: String,
+    /// The pieces that it came in. Each is a token at least, so there are no fewer tokens than pieces, however the whole
+    /// would be cut anew: a model does not always choose the tokens that its tokenizer would.
+    pub pieces: u64,
 }
 
 /// Choices whose texts are kept apart; those of further ones are joined.
@@ -83,17 +94,24 @@ impl EstimateText {
         }
         self.length = self.length.saturating_add(text.len());
         let full = self.choices.len() >= CHOICES;
-        let known = self.choices.iter().position(|(index, _)| *index == choice);
+        let known = self.choices.iter().position(|kept| kept.index == choice);
         let at = known.or(full.then_some(CHOICES - 1));
         match at.and_then(|at| self.choices.get_mut(at)) {
-            Some((_, kept)) => kept.push_str(text),
-            None => self.choices.push((choice, text.to_owned())),
+            Some(kept) => {
+                kept.text.push_str(text);
+                kept.pieces += 1;
+            }
+            None => self.choices.push(ChoiceText {
+                index: choice,
+                text: text.to_owned(),
+                pieces: 1,
+            }),
         }
     }
 
     /// The choices' texts.
-    pub fn choices(&self) -> impl Iterator<Item = &str> {
-        self.choices.iter().map(|(_, text)| text.as_str())
+    pub fn choices(&self) -> impl Iterator<Item = &ChoiceText> {
+        self.choices.iter()
     }
 
     /// Bytes of all of them.

@@ -10,7 +10,7 @@ use crate::classify::Endpoint;
 use crate::config::TokenModel;
 use crate::observe::json::Text;
 use crate::outcome::TokenSource;
-use crate::record::EstimateText;
+use crate::record::{ChoiceText, EstimateText};
 
 use super::calibration::{Calibration, Features, relative_error};
 use super::count::Encoding;
@@ -104,7 +104,7 @@ impl Counter {
             && !output.text.truncated
         {
             if let Some(exact) = self.models.get(&*model) {
-                let count = tokens(&output.text, |text| exact.text(text));
+                let count = tokens(&output.text, |kept| exactly(exact, kept));
                 if let Some(count) = count {
                     let count = count.saturating_add(output.ends);
                     self.compare(&model, Direction::Output, count, usage);
@@ -139,7 +139,7 @@ impl Counter {
 
     fn output(&self, model: &str, output: &Output) -> Option<(u64, TokenSource)> {
         if let Some(exact) = self.models.get(model)
-            && let Some(count) = tokens(&output.text, |text| exact.text(text))
+            && let Some(count) = tokens(&output.text, |kept| exactly(exact, kept))
         {
             // Of a text that was cut nobody knows the rest.
             let source = if output.text.truncated {
@@ -150,18 +150,27 @@ impl Counter {
             return Some((count.saturating_add(output.ends), source));
         }
         let text = measure(model, output)?;
+        let pieces: u64 = output.text.choices().map(|kept| kept.pieces).sum();
         let count = self.calibration.apply(model, Direction::Output, text);
-        Some((count, TokenSource::Estimate))
+        Some((
+            count.max(pieces.saturating_add(output.ends)),
+            TokenSource::Estimate,
+        ))
     }
+}
+
+/// By the model's own tokenizer, but no fewer than came.
+fn exactly(model: &Exact, kept: &ChoiceText) -> Option<u64> {
+    Some(model.text(&kept.text)?.max(kept.pieces))
 }
 
 fn measure(model: &str, output: &Output) -> Option<Features> {
     let encoding = Encoding::of_model(model);
-    let text = tokens(&output.text, |text| encoding.measure(text))?;
+    let text = tokens(&output.text, |kept| encoding.measure(&kept.text))?;
     Some(text + Features::tokens(output.ends))
 }
 
 /// Over all choices, each by itself as it was generated.
-fn tokens<T: Sum>(text: &EstimateText, count: impl Fn(&str) -> Option<T>) -> Option<T> {
+fn tokens<T: Sum>(text: &EstimateText, count: impl Fn(&ChoiceText) -> Option<T>) -> Option<T> {
     text.choices().map(count).sum()
 }

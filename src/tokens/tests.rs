@@ -100,6 +100,25 @@ fn exact_counts_stand() {
 }
 
 #[test]
+fn there_are_no_fewer_tokens_than_pieces_came() {
+    // "unhappily" is three tokens to tiktoken; this model said it in five.
+    let mut record = record("");
+    let mut text = EstimateText::default();
+    for piece in ["un", "hap", "p", "i", "ly"] {
+        text.push(0, piece);
+    }
+    record.text = Some(text);
+    let (sender, records) = channel();
+    let sink = Box::new(move |done: Estimated| sender.send(done.record).unwrap());
+    Counter::new(&[], sink).finish(Job {
+        record,
+        prompt: None,
+    });
+    let done = records.recv().unwrap();
+    assert_eq!(done.output_tokens, Some((5, TokenSource::Estimate)));
+}
+
+#[test]
 fn a_full_queue_gives_the_job_back() {
     let (held, hold) = channel::<()>();
     let (took, taken) = channel();

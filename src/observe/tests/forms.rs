@@ -148,7 +148,12 @@ fn a_transcript_streams_like_a_chat() {
     let record = answer.ends(&stream, End::ClientGone);
     assert_eq!(label(record.outcome), "streaming");
     assert_eq!(
-        record.text.unwrap().choices().collect::<String>(),
+        record
+            .text
+            .unwrap()
+            .choices()
+            .map(|kept| kept.text.as_str())
+            .collect::<String>(),
         " Guten Tag"
     );
     let failed = "data: {\"error\":{\"message\":\"busy\",\"type\":\"ServiceUnavailableError\",\"code\":503}}\n\ndata: [DONE]\n\n";

@@ -93,7 +93,15 @@ fn ids_count_a_stream_that_was_cut_if_none_are_missing() {
         let stream = stream.clone() + &lacking + &ids("e", "[4]");
         let (record, _) = run(&STREAM, RequestFacts::default(), &stream, End::ClientGone);
         assert_eq!(record.output_tokens, None);
-        assert_eq!(record.text.unwrap().choices().collect::<String>(), "abcde");
+        assert_eq!(
+            record
+                .text
+                .unwrap()
+                .choices()
+                .map(|kept| kept.text.as_str())
+                .collect::<String>(),
+            "abcde"
+        );
     }
     // Usage knows better.
     let usage = chunk("", r#","usage":{"prompt_tokens":5,"completion_tokens":6}"#);
@@ -264,7 +272,13 @@ fn invocations_are_read_by_their_shape() {
     assert_eq!(
         (
             gaps,
-            record.text.unwrap().choices().collect::<String>().as_str()
+            record
+                .text
+                .unwrap()
+                .choices()
+                .map(|kept| kept.text.as_str())
+                .collect::<String>()
+                .as_str()
         ),
         (0, "a")
     );
@@ -275,7 +289,13 @@ fn invocations_are_read_by_their_shape() {
     assert_eq!(
         (
             gaps,
-            record.text.unwrap().choices().collect::<String>().as_str()
+            record
+                .text
+                .unwrap()
+                .choices()
+                .map(|kept| kept.text.as_str())
+                .collect::<String>()
+                .as_str()
         ),
         (1, " b")
     );

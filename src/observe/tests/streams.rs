@@ -133,7 +133,7 @@ fn continuous_usage_is_taken_last_and_added_up_over_choices_only() {
 }
 
 fn texts(text: &crate::record::EstimateText) -> Vec<&str> {
-    text.choices().collect()
+    text.choices().map(|kept| kept.text.as_str()).collect()
 }
 
 #[test]
