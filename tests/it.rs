@@ -32,6 +32,10 @@ mod endpoints;
 mod forwarding;
 #[path = "it/guarded.rs"]
 mod guarded;
+#[path = "it/held_back.rs"]
+mod held_back;
+#[path = "it/http2.rs"]
+mod http2;
 #[path = "it/inject.rs"]
 mod inject;
 #[path = "it/labels.rs"]
@@ -46,6 +50,8 @@ mod many;
 mod origin;
 #[path = "it/pool.rs"]
 mod pool;
+#[path = "it/slow.rs"]
+mod slow;
 #[path = "it/smuggling.rs"]
 mod smuggling;
 #[path = "it/smuggling_cases.rs"]
