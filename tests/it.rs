@@ -48,6 +48,8 @@ mod leaving;
 mod many;
 #[path = "it/origin.rs"]
 mod origin;
+#[path = "it/pipelining.rs"]
+mod pipelining;
 #[path = "it/pool.rs"]
 mod pool;
 #[path = "it/slow.rs"]
