@@ -258,12 +258,32 @@ fn a_client_that_closes_right_behind_its_request_is_counted() {
     let upstream = runtime
         .block_on(async { RawServer::start(crate::origin::answering(answer.as_bytes())) })
         .unwrap();
-    let proxy = Proxy::start(upstream.addr());
-    for _ in 0..REQUESTS {
-        let mut client = connect(proxy.addr());
-        client.write_all(&chat("", STREAM)).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        // A close would reset the connection once an answer comes, and what was sent might never be read.
+    let proxy = Proxy::with(upstream.addr(), |config| config.server.max_connections = 1);
+    // While this one is open no other is accepted, and what they send is there with its end when they are.
+    let mut first = connect(proxy.addr());
+    first
+        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    read_until(&mut first, "ok");
+    // One without a body is seen to have left before it is served, one with a body while it is.
+    let requests = [
+        chat("", STREAM),
+        chat("", ""),
+        b"GET /v1/responses/resp_1 HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(),
+        b"GET /v1/responses/resp_1 HTTP/1.1\r\nhost: a\r\n\r\n\r\n".to_vec(),
+    ];
+    let clients: Vec<_> = (0..REQUESTS as usize)
+        .map(|number| {
+            let mut client = connect(proxy.addr());
+            client
+                .write_all(&requests[number % requests.len()])
+                .unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            client
+        })
+        .collect();
+    drop(first);
+    for mut client in clients {
         let _ = read_to_end(&mut client, Duration::from_secs(5));
     }
     let metrics = proxy.wait_metrics("all are counted", |m| {
