@@ -32,6 +32,10 @@ mod endpoints;
 mod forwarding;
 #[path = "it/guarded.rs"]
 mod guarded;
+#[path = "it/held_back.rs"]
+mod held_back;
+#[path = "it/http2.rs"]
+mod http2;
 #[path = "it/inject.rs"]
 mod inject;
 #[path = "it/labels.rs"]
@@ -44,8 +48,12 @@ mod leaving;
 mod many;
 #[path = "it/origin.rs"]
 mod origin;
+#[path = "it/pipelining.rs"]
+mod pipelining;
 #[path = "it/pool.rs"]
 mod pool;
+#[path = "it/slow.rs"]
+mod slow;
 #[path = "it/smuggling.rs"]
 mod smuggling;
 #[path = "it/smuggling_cases.rs"]

@@ -116,7 +116,10 @@ impl Strip {
         let mut part = std::mem::take(&mut self.part);
         let begun = chunk::read_part(&part);
         let is_usage = begun.has_no_choices() && (begun.is_usage_only() || !begun.is_whole());
-        let is_ours = self.added.usage && (is_usage || (self.finished && chunk::has_begun(&part)));
+        // What broke off behind the finish before it told what it is was going to be the usage. A whole event is an error
+        // or another choice's chunk, and the client's.
+        let cannot_tell = !begun.is_whole() && !begun.has_choices() && chunk::has_begun(&part);
+        let is_ours = self.added.usage && (is_usage || (self.finished && cannot_tell));
         if is_ours {
             let fingerprint = begun
                 .fingerprint

@@ -103,6 +103,85 @@ fn validate_looks_for_the_files_that_are_named() {
     );
 }
 
+/// What would stop the start is said by `validate` as well, a line for each mistake, and never what is in the file.
+#[test]
+fn validate_refuses_files_that_are_there_and_cannot_be_used() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let file = |name: &str, content: &str| {
+        fs::write(path(name), content).unwrap();
+        path(name)
+    };
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let cert = file("cert.pem", &made.cert.pem());
+    let key = file("key.pem", &made.signing_key.serialize_pem());
+    let no_pem = file("no.pem", "SECRET and no PEM\n");
+    let labels = ("TENANTS__LABELS", "team=header:x-team".to_owned());
+    let map = |path: String| vec![labels.clone(), ("TENANTS__MAP_FILE", path)];
+    let tls = |cert: &str, key: &str| {
+        vec![
+            ("SERVER__TLS_CERT", cert.to_owned()),
+            ("SERVER__TLS_KEY", key.to_owned()),
+        ]
+    };
+    let ca = |path: &str| {
+        vec![
+            ("UPSTREAM__URL", "https://localhost:1".to_owned()),
+            ("UPSTREAM__CA_FILE", path.to_owned()),
+        ]
+    };
+    let cases = [
+        (map(path("missing.toml")), "tenants.map_file"),
+        (map(file("1.toml", "SECRET")), "tenants.map_file"),
+        (map(file("2.toml", "SECRET = 1\n")), "tenants.map_file"),
+        (
+            map(file("3.toml", "[team]\nSECRET = \"\"\n")),
+            "tenants.map_file",
+        ),
+        (tls(&no_pem, &key), "server.tls_cert"),
+        (tls(&cert, &no_pem), "server.tls_"),
+        (tls(&key, &key), "server.tls_cert"),
+        (ca(&no_pem), "upstream.ca_file"),
+        (ca(&key), "upstream.ca_file"),
+    ];
+    for (settings, names) in cases {
+        let output = tokenglass(&["validate"])
+            .envs(
+                settings
+                    .iter()
+                    .map(|(key, value)| (format!("TOKENGLASS_{key}"), value)),
+            )
+            .output()
+            .unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(78), "{settings:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{settings:?}: {said}");
+        assert!(said.contains(names), "{settings:?}: {said}");
+        assert!(!said.contains("SECRET"), "{said}");
+        assert_eq!(stdout(&output), "");
+    }
+    for settings in [
+        tls(&cert, &key),
+        ca(&cert),
+        map(file("4.toml", "[team]\na = \"b\"\n")),
+    ] {
+        let output = tokenglass(&["validate"])
+            .envs(
+                settings
+                    .iter()
+                    .map(|(key, value)| (format!("TOKENGLASS_{key}"), value)),
+            )
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{settings:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
 #[test]
 fn config_prints_where_each_value_came_from() {
     let output = tokenglass(&["config", "--listen", "127.0.0.1:1"])

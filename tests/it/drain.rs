@@ -72,7 +72,12 @@ fn get(to: SocketAddr, path: &str) -> u16 {
 }
 
 fn ask(to: SocketAddr, method: &str, path: &str) -> u16 {
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    ask_with(to, method, path, "")
+}
+
+fn ask_with(to: SocketAddr, method: &str, path: &str, headers: &str) -> u16 {
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}\r\n");
     let (bytes, _) = exchange(to, request.as_bytes(), LIMIT);
     Message::parse(&bytes).expect("an answer").status
 }
@@ -194,6 +199,79 @@ fn post_drain_is_the_same_as_a_signal() {
     assert_eq!(get(proxy.admin, "/readyz"), 503);
     assert!(rest(flying).complete);
     assert!(proxy.ended(began).0);
+}
+
+/// A browser says where a request comes from, and a page from anywhere may send one to this machine.
+#[test]
+fn a_page_in_a_browser_cannot_drain() {
+    let (_runtime, sim) = simulator();
+    let proxy = running(sim.addr(), 0, 8000);
+    for origin in ["http://localhost:9101", "https://example.org", "null"] {
+        let header = format!("origin: {origin}\r\n");
+        assert_eq!(ask_with(proxy.admin, "POST", "/drain", &header), 403);
+        assert_eq!(ask_with(proxy.admin, "GET", "/config", &header), 403);
+        assert_eq!(ask_with(proxy.admin, "GET", "/metrics", &header), 200);
+    }
+    assert_eq!(get(proxy.admin, "/readyz"), 200);
+    assert_eq!(get(proxy.admin, "/config"), 200);
+    let began = Instant::now();
+    assert_eq!(ask(proxy.admin, "POST", "/drain"), 202);
+    assert!(proxy.ended(began).0);
+}
+
+/// What a client has not asked for is not waited for.
+#[test]
+fn connections_without_a_request_do_not_hold_the_drain() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const HALF: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\nhost: ";
+    let (_runtime, sim) = simulator();
+    for (name, sent) in [
+        ("half a head", HALF),
+        ("half a head behind an empty line", b"\r\nGET"),
+        ("half a preface", &PREFACE[..20]),
+        ("an idle h2 connection that does not read", PREFACE),
+    ] {
+        for served in [false, true] {
+            if served && sent.starts_with(b"PRI") {
+                // Only the first bytes of a connection say that it is HTTP/2.
+                continue;
+            }
+            let proxy = running(sim.addr(), 0, 60_000);
+            let mut client = TcpStream::connect(proxy.data).unwrap();
+            if served {
+                client
+                    .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+                    .unwrap();
+                assert_eq!(read_message(&mut client).status, 200);
+            }
+            client.write_all(sent).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            let began = Instant::now();
+            proxy.end.send(()).unwrap();
+            let (finished, took) = proxy.ended(began);
+            assert!(
+                finished && took < Duration::from_secs(3),
+                "{name}: {finished} {took:?}"
+            );
+        }
+    }
+}
+
+/// The same of a client that knows HTTP/2, has been served and idles.
+#[test]
+fn an_idle_h2_client_does_not_hold_the_drain() {
+    let (clients, sim) = simulator();
+    let proxy = running(sim.addr(), 0, 60_000);
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<http_body_util::Empty<bytes::Bytes>>();
+    let uri = format!("http://{}/health", proxy.data).parse().unwrap();
+    let answer = clients.block_on(client.get(uri)).unwrap();
+    assert_eq!(answer.status(), 200);
+    let began = Instant::now();
+    proxy.end.send(()).unwrap();
+    let (finished, took) = proxy.ended(began);
+    assert!(finished && took < Duration::from_secs(3), "{took:?}");
 }
 
 #[test]
