@@ -74,8 +74,9 @@ fn a_second_stall_of_a_stream_shows_too() {
     tell.send(format!("{}{}0\r\n\r\n", token(), chunk("[DONE]")))
         .unwrap();
     client.read_until(b"\r\n0\r\n\r\n");
-    let metrics = proxy.wait_metrics("a success", |m| m.outcomes() == (1, 0, 0));
-    assert_eq!(metrics.sum("vllm_streams_stalled", &[]), 0.0);
+    proxy.wait_metrics("a success", |m| {
+        m.outcomes() == (1, 0, 0) && m.sum("vllm_streams_stalled", &[]) == 0.0
+    });
 }
 
 /// A request of this body in pieces, with a pause before each.
@@ -259,8 +260,9 @@ fn a_client_that_takes_nothing_is_cut() {
     client.write(chat("", STREAM));
     left.recv_timeout(LONG).expect("upstream writes for ever");
     assert!(started.elapsed() >= LIMIT);
-    let metrics = proxy.wait_metrics("counted", |m| m.outcomes() == (0, 0, 1));
-    assert_eq!(metrics.sum("vllm_requests_in_flight", &[]), 0.0);
+    proxy.wait_metrics("counted", |m| {
+        m.outcomes() == (0, 0, 1) && m.sum("vllm_requests_in_flight", &[]) == 0.0
+    });
     proxy.wait_metrics("the connection is closed", |m| {
         m.sum("tokenglass_downstream_connections", &[]) == 0.0
     });
