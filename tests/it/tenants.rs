@@ -180,9 +180,10 @@ fn a_hundred_thousand_names_leave_memory_flat() {
         let metrics = proxy.metrics();
         (proxy.resident_kib(), metrics)
     };
-    throw(0, NAMES / 10);
+    // By then everything has been allocated that such traffic needs.
+    throw(0, NAMES / 4);
     let (memory, few) = scrape();
-    throw(NAMES / 10, NAMES);
+    throw(NAMES / 4, NAMES);
     let (later, metrics) = scrape();
     assert_eq!(metrics.outcomes(), (NAMES as u64, 0, 0));
     let models: std::collections::HashSet<_> = metrics
@@ -192,7 +193,7 @@ fn a_hundred_thousand_names_leave_memory_flat() {
         .collect();
     assert_eq!(models.len(), 21, "20 and other");
     let (lines, more) = (few.0.lines().count(), metrics.0.lines().count());
-    assert_eq!(more, lines, "no series came with the last 90 000 names");
+    assert_eq!(more, lines, "no series came with the last 75 000 names");
     assert!(
         later < memory + 4096,
         "resident memory went from {memory} to {later}"
@@ -207,7 +208,7 @@ fn a_hundred_thousand_names_leave_memory_flat() {
     assert_eq!(overflow("team"), NAMES as u64 - 10);
     assert_eq!(overflow("key"), NAMES as u64 - 10);
     assert!(!metrics.0.contains("sk-"));
-    println!("{more} lines, resident {memory} KiB after 10 000 names, {later} KiB after 100 000");
+    println!("{more} lines, resident {memory} KiB after 25 000 names, {later} KiB after 100 000");
 }
 
 #[test]
