@@ -160,7 +160,7 @@ impl Counter {
 }
 
 /// By the model's own tokenizer, but no fewer than came.
-fn exactly(model: &Exact, kept: &ChoiceText) -> Option<u64> {
+pub(super) fn exactly(model: &Exact, kept: &ChoiceText) -> Option<u64> {
     Some(model.text(&kept.text)?.max(kept.pieces))
 }
 

@@ -96,12 +96,12 @@ def requests(rng):
 
 
 def ask(url, path, body):
-    """The texts, finish reasons and usage of the answer."""
+    """The pieces of each choice's text as they came, the finish reasons and the usage."""
     request = urllib.request.Request(url + path, json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=300) as answer:
         if not body.get("stream"):
             answer = json.load(answer)
-            choices = {c["index"]: c.get("text") or (c.get("message") or {}).get("content") or "" for c in answer["choices"]}
+            choices = {c["index"]: [c.get("text") or (c.get("message") or {}).get("content") or ""] for c in answer["choices"]}
             return choices, [c["finish_reason"] for c in answer["choices"]], answer["usage"]
         choices, finish, usage = {}, [], None
         for line in answer:
@@ -113,7 +113,7 @@ def ask(url, path, body):
             usage = event.get("usage") or usage
             for choice in event["choices"]:
                 text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
-                choices[choice["index"]] = choices.get(choice["index"], "") + text
+                choices.setdefault(choice["index"], []).append(text)
                 if choice.get("finish_reason"):
                     finish.append(choice["finish_reason"])
         return choices, finish, usage

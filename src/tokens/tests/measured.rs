@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::super::calibration::{Calibration, relative_error};
+use super::super::counter::exactly;
 use super::super::exact::Exact;
 use super::super::template::Template;
 use super::*;
@@ -77,7 +78,8 @@ fn exact() {
         template: None,
     };
     let exact = Exact::load(&model).unwrap();
-    let (mut input, mut output) = (Tally::default(), Tally::default());
+    let (mut input, mut whole, mut streams) =
+        (Tally::default(), Tally::default(), Tally::default());
     for line in lines() {
         let endpoint = match line["path"].as_str().unwrap() {
             "/v1/completions" => Endpoint::Completions,
@@ -94,17 +96,30 @@ fn exact() {
             );
         }
         input.add(count, truth("prompt_tokens"));
-        let texts = line["choices"].as_array().unwrap().iter();
-        let count: u64 = texts
-            .map(|text| exact.text(text.as_str().unwrap()).unwrap())
+        let mut text = EstimateText::default();
+        for (index, pieces) in (0..).zip(line["choices"].as_array().unwrap()) {
+            let pieces = pieces.as_array().unwrap().iter();
+            pieces.for_each(|piece| text.push(index, piece.as_str().unwrap()));
+        }
+        let count: u64 = text
+            .choices()
+            .map(|kept| exactly(&exact, kept).unwrap())
             .sum();
         let finish = line["finish"].as_array().unwrap().iter();
         let ends = finish.filter(|reason| *reason == "stop").count() as u64;
-        output.add(Some(count + ends), truth("completion_tokens"));
+        // What is not a stream brings its usage, and is not counted at all; here it shows what a text alone tells.
+        let tally = if line["body"]["stream"] == true {
+            &mut streams
+        } else {
+            &mut whole
+        };
+        tally.add(Some(count + ends), truth("completion_tokens"));
     }
     let (equal, worst) = input.report("input");
-    output.report("output");
+    whole.report("output in one piece");
+    let (equal_streams, worst_stream) = streams.report("output of streams");
     assert!(equal >= 0.99 && worst <= 0.01);
+    assert!(equal_streams >= 0.99 && worst_stream <= 0.01);
 }
 
 /// `estimate.py`: texts with the counts of a model's tokenizer.
