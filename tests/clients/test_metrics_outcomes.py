@@ -65,8 +65,8 @@ def test_left_within_the_stream(proxy, engine, counters):
     after = counters.read()
     name = "vllm_output_tokens_per_request_sum"
     partial = sum(total(after, name, source=s) - total(before, name, source=s) for s in ("partial", "tokenizer", "estimate"))
-    # No one knows exactly what a cut stream cost, but it is no more than what the engine generated.
-    assert 3 * 5 <= partial <= engine.generated() - generated
+    # No one knows exactly what a cut stream cost: an estimate of random text may be off either way.
+    assert 3 * 5 <= partial <= 1.5 * (engine.generated() - generated)
     at_rest(counters)
 
 
