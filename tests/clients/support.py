@@ -13,8 +13,7 @@ import openai
 HELLO = [{"role": "user", "content": "Hello, how are you today?"}]
 # vLLM's reasoning parser takes everything for thought unless thinking is switched off.
 PLAIN = {"chat_template_kwargs": {"enable_thinking": False}}
-# Long enough that no engine is through with it before its client has left.
-LONG = {"max_tokens": 30000, "temperature": 0}
+LONG = {"max_tokens": 8000, "temperature": 0}
 
 PARAMETERS = {
     "type": "object",

@@ -10,7 +10,7 @@ BIN=${TGTEST_BIN:-$ROOT/target/release/tokenglass}
 CACHE=${TGTEST_CACHE:-$HOME/.cache/tokenglass}
 VLLM=${TGTEST_VLLM_DIR:-$CACHE/vllm}
 CLIENTS=$CACHE/clients
-export MAX_MODEL_LEN=32768 MAX_NUM_SEQS=16 PYTHONDONTWRITEBYTECODE=1
+export MAX_MODEL_LEN=8192 MAX_NUM_SEQS=16 PYTHONDONTWRITEBYTECODE=1
 
 [ -x "$BIN" ] || { echo "e2e: there is no $BIN; build it first (cargo build --release)" >&2; exit 1; }
 
