@@ -1,6 +1,7 @@
 """Clients, normalised answers and bounded waiting."""
 
 import asyncio
+import functools
 import http.client
 import json
 import re
@@ -42,6 +43,23 @@ def eventually(check, seconds, what, pause=0.02):
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(pause)
+
+
+def patient(test):
+    """Gives a test three attempts. For those that race vLLM: where its frontend lags behind its engine, a request may be
+    through before vLLM has heard that its client is gone. A proxy that does not tell vLLM fails every attempt.
+    """
+    @functools.wraps(test)
+    def attempts(*args, engine, **more):
+        for attempt in range(3):
+            try:
+                return test(*args, engine=engine, **more)
+            except AssertionError:
+                if attempt == 2:
+                    raise
+                eventually(lambda: engine.busy() == 0, 30, "vLLM idle for the next attempt")
+
+    return attempts
 
 
 def normal(value):

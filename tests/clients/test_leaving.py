@@ -7,7 +7,7 @@ import time
 import openai
 import pytest
 from load import BODY, full_engine, open_stream, request
-from support import HELLO, LONG, eventually, failure, openai_async, openai_client
+from support import HELLO, LONG, eventually, failure, openai_async, openai_client, patient
 from wire import dial
 
 BOTH = pytest.mark.parametrize("which", ["direct", "proxy"])
@@ -33,6 +33,7 @@ def was_cut_short(engine, before):
 
 
 @BOTH
+@patient
 def test_close_a_stream(url, engine):
     before = engine.generated()
     with openai_client(url) as client:
@@ -46,6 +47,7 @@ def test_close_a_stream(url, engine):
 
 
 @BOTH
+@patient
 def test_cancel_an_async_stream(url, engine):
     before = engine.generated()
 
@@ -69,6 +71,7 @@ def test_cancel_an_async_stream(url, engine):
 
 
 @BOTH
+@patient
 def test_leave_an_unanswered_request(url, engine):
     """No head has come yet: the connection is simply closed."""
     before = engine.generated()
@@ -81,6 +84,7 @@ def test_leave_an_unanswered_request(url, engine):
 
 @BOTH
 @pytest.mark.parametrize("style", ["sync", "async"])
+@patient
 def test_timeout(url, engine, style):
     before = engine.generated()
     error = failure("openai", style, url, "chat.completions.create", CHAT, timeout=0.5)
@@ -90,6 +94,7 @@ def test_timeout(url, engine, style):
 
 
 @BOTH
+@patient
 def test_timeout_before_the_first_token(url, direct, engine, seats):
     """The head of the stream is there, its first token is not: every seat of the engine is taken."""
     with full_engine(direct, engine, seats):
@@ -100,6 +105,7 @@ def test_timeout_before_the_first_token(url, direct, engine, seats):
 
 
 @BOTH
+@patient
 def test_many_leave_at_once(url, engine, seats):
     before = engine.generated()
     streams = [open_stream(url) for _ in range(seats)]

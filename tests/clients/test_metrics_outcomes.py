@@ -5,7 +5,7 @@ import json
 import pytest
 from load import BODY, full_engine, open_stream, request
 from prom import total
-from support import HELLO, PARAMETERS, PLAIN, eventually, get_text
+from support import HELLO, PARAMETERS, PLAIN, eventually, get_text, patient
 from wire import compose, dial, exchange
 
 pytestmark = pytest.mark.metrics
@@ -23,6 +23,7 @@ def at_rest(counters):
     eventually(lambda: counters.total("vllm_requests_in_flight") == 0, 5, "nothing in flight")
 
 
+@patient
 def test_left_before_the_head(proxy, engine, counters):
     before = counters.read()
     with dial(proxy) as connection:
@@ -35,6 +36,7 @@ def test_left_before_the_head(proxy, engine, counters):
     at_rest(counters)
 
 
+@patient
 def test_left_before_the_first_token(proxy, direct, engine, counters, seats):
     with full_engine(direct, engine, seats):
         before = counters.read()
@@ -48,6 +50,7 @@ def test_left_before_the_first_token(proxy, direct, engine, counters, seats):
     at_rest(counters)
 
 
+@patient
 def test_left_within_the_stream(proxy, engine, counters):
     before, generated = counters.read(), engine.generated()
     for _ in range(3):
