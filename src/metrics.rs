@@ -254,12 +254,7 @@ impl Metrics {
 
     /// [`Metrics::record_tokens`] for a record that was finished a while ago: its series are on `/metrics`, or are again.
     pub fn record_late(&self, record: &Record) {
-        let key = Key {
-            model: self.model_label(record).into(),
-            endpoint: record.endpoint,
-            stream: record.stream,
-            tenants: record.tenants.clone(),
-        };
+        let key = Key::of(record, self.model_label(record));
         let _life = self.lives.get(&key);
         self.record_tokens(record, &key);
     }

@@ -7,7 +7,6 @@ mod recorder;
 mod request;
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -147,11 +146,10 @@ impl Track {
             return;
         };
         let mut closed: SmallVec<[crate::observe::Gap; 2]> = SmallVec::new();
-        let seen = catch_unwind(AssertUnwindSafe(|| {
-            watching.data(bytes, now, &mut |gap| closed.push(gap))
-        }));
-        if seen.is_err() {
-            self.recorder.fault(Fault::Panic);
+        let seen = self
+            .recorder
+            .contain(|| watching.data(bytes, now, &mut |gap| closed.push(gap)));
+        if seen.is_none() {
             *observer = None;
             return;
         }
@@ -164,12 +162,9 @@ impl Track {
                 let model = self
                     .recorder
                     .label(watching.served_model(), facts.model.as_deref());
-                let series = self.recorder.series(Key {
-                    model: model.into(),
-                    endpoint: self.endpoint,
-                    stream: true,
-                    tenants: self.tenants.clone(),
-                });
+                let series = self
+                    .recorder
+                    .series(stream_key(model, self.endpoint, &self.tenants));
                 let itl = &self.recorder.metrics().itl;
                 let local = itl.with_label_values(&series.key().values(&[])).local();
                 empty.insert(Gaps {
@@ -202,12 +197,10 @@ impl Track {
         if self.stalled.is_some() {
             return;
         }
-        let series = self.recorder.series(Key {
-            model: self.recorder.label(None, self.model()).into(),
-            endpoint: self.endpoint,
-            stream: true,
-            tenants: self.tenants.clone(),
-        });
+        let model = self.recorder.label(None, self.model());
+        let series = self
+            .recorder
+            .series(stream_key(model, self.endpoint, &self.tenants));
         let gauge = self
             .recorder
             .metrics()
@@ -262,7 +255,7 @@ impl Track {
             self.stage = stage;
             return;
         };
-        let mut record = observer
+        let record = observer
             .and_then(|observer| self.recorder.contain(|| observer.finish(end, now)))
             .inspect(|record| {
                 if record.faults > 0 {
@@ -281,9 +274,14 @@ impl Track {
                 };
                 bare(self.endpoint, &facts, outcome, self.started, now)
             });
+        self.publish(record);
+    }
+
+    /// The one way out.
+    fn publish(&mut self, mut record: Record) {
         record.tenants = std::mem::take(&mut self.tenants);
-        self.recorder
-            .record(record, self.request.borrow_mut().leave());
+        let prompt = self.request.borrow_mut().leave();
+        self.recorder.record(record, prompt);
     }
 
     fn conclude(&mut self, outcome: Outcome) {
@@ -292,10 +290,8 @@ impl Track {
         }
         self.stage = Stage::Recorded;
         let facts = self.request.borrow_mut().settle();
-        let mut record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
-        record.tenants = std::mem::take(&mut self.tenants);
-        self.recorder
-            .record(record, self.request.borrow_mut().leave());
+        let record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
+        self.publish(record);
     }
 }
 
@@ -306,6 +302,16 @@ impl Drop for Track {
             Stage::Body { .. } => self.finish(End::ClientGone, Instant::now()),
             Stage::Recorded => {}
         }
+    }
+}
+
+/// The series of a stream that has not ended.
+fn stream_key(model: &str, endpoint: Endpoint, tenants: &TenantValues) -> Key {
+    Key {
+        model: model.into(),
+        endpoint,
+        stream: true,
+        tenants: tenants.clone(),
     }
 }
 

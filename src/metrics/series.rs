@@ -9,6 +9,7 @@ use super::Metrics;
 use super::expiry::Life;
 use crate::classify::Endpoint;
 use crate::outcome::{ErrorType, Phase};
+use crate::record::Record;
 use crate::tenants::TenantValues;
 
 /// Which series.
@@ -42,6 +43,17 @@ pub struct Series {
 }
 
 impl Key {
+    /// The series of a finished request under the label `model`.
+    #[must_use]
+    pub fn of(record: &Record, model: &str) -> Self {
+        Self {
+            model: model.into(),
+            endpoint: record.endpoint,
+            stream: record.stream,
+            tenants: record.tenants.clone(),
+        }
+    }
+
     /// The label values, and `more` behind them.
     #[must_use]
     pub fn values<'a>(&'a self, more: &[&'a str]) -> LabelValues<'a> {

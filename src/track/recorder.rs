@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -28,7 +27,6 @@ pub struct Recorder {
     epoch: Cell<u64>,
     limits: Limits,
     max_request_body: usize,
-    stall_after: Duration,
     /// Faults are counted always and logged once of each kind, or one odd client fills the disk.
     logged: Cell<u8>,
 }
@@ -48,7 +46,6 @@ impl Recorder {
                 text: config.tokens.max_text,
             },
             max_request_body: config.observe.max_request_body,
-            stall_after: config.observe.stall_after,
             logged: Cell::new(0),
         })
     }
@@ -57,12 +54,6 @@ impl Recorder {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
-    }
-
-    /// Silence that makes a stream stalled.
-    #[must_use]
-    pub fn stall_after(&self) -> Duration {
-        self.stall_after
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -179,12 +170,7 @@ impl Recorder {
         mut record: Record,
         (prompt, for_the_record): (Option<Arc<PromptCell>>, bool),
     ) {
-        let key = Key {
-            model: self.metrics.model_label(&record).into(),
-            endpoint: record.endpoint,
-            stream: record.stream,
-            tenants: record.tenants.clone(),
-        };
+        let key = Key::of(&record, self.metrics.model_label(&record));
         if record.served_model.is_some() && &*key.model == labels::OTHER {
             self.metrics.overflow.with_label_values(&["model"]).inc();
         }
