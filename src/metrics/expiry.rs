@@ -188,6 +188,7 @@ impl Metrics {
             &self.longest_stall,
             &self.duration,
             &self.queue,
+            &self.frontend,
         ] {
             drop_child(family, &plain);
         }
