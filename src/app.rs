@@ -12,6 +12,7 @@ use crate::config::{self, Config, Loaded};
 use crate::drain::{self, Drain, Stage, Trigger};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
+use crate::poll::Poller;
 use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
@@ -124,6 +125,13 @@ impl App {
         }
         .start(admin_listener)?;
         let config = Arc::new(config);
+        Poller {
+            config: Arc::clone(&config),
+            metrics: Arc::clone(&metrics),
+            connectors: connectors.clone(),
+            drain: drain.clone(),
+        }
+        .start()?;
         let shared = worker::Shared {
             estimator: estimator(&config, &metrics)?,
             metrics: Arc::clone(&metrics),

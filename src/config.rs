@@ -60,6 +60,12 @@ pub struct Config {
     pub tokens: Tokens,
     /// Labels by tenant.
     pub tenants: Tenants,
+    /// Asking vLLM how it is.
+    pub health: Health,
+    /// vLLM's own metrics.
+    pub engine: Engine,
+    /// The GPUs.
+    pub gpu: Gpu,
     /// How to end.
     pub shutdown: Shutdown,
     /// Logs.
@@ -221,6 +227,94 @@ pub struct Tenants {
     pub hash_key: Option<Secret>,
     /// `max_values` of each label. 200
     pub max_values: usize,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// `enabled`: false asks nothing. true
+    pub enabled: bool,
+    /// `interval` between two rounds of `/health`, `/v1/models`, `/version` and `/load`. 5 s
+    pub interval: Duration,
+    /// `timeout` of each. 2 s
+    pub timeout: Duration,
+    /// `stalled_after`: requests in flight, and no sign of progress for so long. 30 s
+    pub stalled_after: Duration,
+    /// `api_key` for `/v1/models` of a vLLM with `--api-key`. None
+    pub api_key: Option<Secret>,
+}
+
+/// `[engine]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Engine {
+    /// `metrics`: show what vLLM has on its `/metrics`. true
+    pub metrics: bool,
+    /// `interval` between two looks at it. 5 s
+    pub interval: Duration,
+    /// `timeout` of a look. 2 s
+    pub timeout: Duration,
+    /// `aliases`: add the names that vLLM's other versions use. true
+    pub aliases: bool,
+    /// `include`: only families whose names match one of these, `*` for anything. All
+    pub include: Vec<String>,
+    /// `exclude`: but none that matches one of these. None
+    pub exclude: Vec<String>,
+    /// `max_bytes` of an exposition; of a longer one nothing is shown. 16 MiB
+    pub max_bytes: usize,
+}
+
+/// `[gpu]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpu {
+    /// `mode`. auto
+    pub mode: GpuMode,
+    /// `library`: path of libnvidia-ml.so.1. Where the system has it
+    pub library: Option<PathBuf>,
+    /// `interval` between two polls. 5 s
+    pub interval: Duration,
+    /// `devices`: `all`, `container`, or UUIDs. all
+    pub devices: Vec<String>,
+    /// `naming`. dcgm
+    pub naming: GpuNaming,
+    /// `hostname_label`: `Hostname`, or `hostname` as dcgm-exporter has it from 4.8.3 on. Hostname
+    pub hostname_label: HostnameLabel,
+    /// `container`: value of a label of that name on every GPU series. None
+    pub container: Option<String>,
+    /// `namespace`: likewise. None
+    pub namespace: Option<String>,
+    /// `pod`: likewise. None
+    pub pod: Option<String>,
+    /// `processes`: memory of each process on a GPU. false
+    pub processes: bool,
+}
+
+/// `gpu.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuMode {
+    /// NVML if the machine has it; one line in the log if not.
+    Auto,
+    /// NVML, and a warning without it.
+    Nvml,
+    /// Nothing is loaded.
+    Off,
+}
+
+/// `gpu.naming`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuNaming {
+    /// As dcgm-exporter has them up to 4.8.
+    Dcgm,
+    /// As DCGM 4.7 and dcgm-exporter 4.9 have them: base units.
+    Dcgm47,
+}
+
+/// `gpu.hostname_label`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostnameLabel {
+    /// `Hostname`
+    Upper,
+    /// `hostname`
+    Lower,
 }
 
 /// `[shutdown]`

@@ -1,7 +1,7 @@
 //! tokenglass: a transparent reverse proxy in front of vLLM that measures what passes.
 //!
 //! The modules stand in the order in which a request meets them: listen → proxy (guard, classify, headers, forward)
-//! → upstream → observe → record → metrics; admin beside them.
+//! → upstream → observe → record → metrics; the pollers (poll, gpu) and exposition, admin beside them.
 
 pub mod admin;
 pub mod app;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod drain;
+pub mod exposition;
 mod hop_by_hop;
 mod housekeeping;
 pub mod inject;
@@ -18,6 +19,7 @@ mod log_limit;
 pub mod metrics;
 pub mod observe;
 pub mod outcome;
+pub mod poll;
 pub mod proxy;
 pub mod record;
 mod reload;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{
-    Admin, Config, Log, LogFormat, Observe, Server, Shutdown, Tenants, Tokens, Upstream,
-    UpstreamUrl, UsageMode,
+    Admin, Config, Engine, Gpu, GpuMode, GpuNaming, Health, HostnameLabel, Log, LogFormat, Observe,
+    Server, Shutdown, Tenants, Tokens, Upstream, UpstreamUrl, UsageMode,
 };
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -70,6 +70,34 @@ impl Default for Config {
             tenants: Tenants {
                 max_values: 200,
                 ..Tenants::default()
+            },
+            health: Health {
+                enabled: true,
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(2),
+                stalled_after: Duration::from_secs(30),
+                api_key: None,
+            },
+            engine: Engine {
+                metrics: true,
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(2),
+                aliases: true,
+                include: Vec::new(),
+                exclude: Vec::new(),
+                max_bytes: 16 << 20,
+            },
+            gpu: Gpu {
+                mode: GpuMode::Auto,
+                library: None,
+                interval: Duration::from_secs(5),
+                devices: vec!["all".to_owned()],
+                naming: GpuNaming::Dcgm,
+                hostname_label: HostnameLabel::Upper,
+                container: None,
+                namespace: None,
+                pod: None,
+                processes: false,
             },
             shutdown: Shutdown {
                 ready_delay: Duration::ZERO,

@@ -2,8 +2,8 @@
 
 use super::key::Key;
 use super::kind::{
-    Address, Bytes, Count, Delay, File, Filter, Format, Hidden, Kind, Labels, Positive, Switch,
-    Timeout, Urls, Usage,
+    Address, Bytes, Count, Delay, File, Filter, Format, Hidden, Hostname, Kind, Labels, Mode,
+    Naming, Positive, Switch, Text, Timeout, Urls, Usage, Words,
 };
 use super::token_models::TokenModels;
 use super::units::{KIB, MIB};
@@ -73,6 +73,28 @@ pub(super) static KEYS: &[Key] = &[
     key!(tenants.map_file: File),
     key!(tenants.hash_key: Hidden).secret(),
     key!(tenants.max_values: Count(1, 100_000)),
+    key!(health.enabled: Switch),
+    key!(health.interval: Positive),
+    key!(health.timeout: Positive),
+    key!(health.stalled_after: Positive),
+    key!(health.api_key: Hidden).secret(),
+    key!(engine.metrics: Switch),
+    key!(engine.interval: Positive),
+    key!(engine.timeout: Positive),
+    key!(engine.aliases: Switch),
+    key!(engine.include: Words).list(),
+    key!(engine.exclude: Words).list(),
+    key!(engine.max_bytes: Bytes(64 * KIB, 1024 * MIB)),
+    key!(gpu.mode: Mode),
+    key!(gpu.library: File),
+    key!(gpu.interval: Positive),
+    key!(gpu.devices: Words).list(),
+    key!(gpu.naming: Naming),
+    key!(gpu.hostname_label: Hostname),
+    key!(gpu.container: Text),
+    key!(gpu.namespace: Text),
+    key!(gpu.pod: Text),
+    key!(gpu.processes: Switch),
     key!(shutdown.ready_delay: Delay),
     key!(shutdown.drain_timeout: Delay),
     key!(log.level: Filter).flag("--log-level"),

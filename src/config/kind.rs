@@ -1,5 +1,6 @@
 //! What a key may be: reading a raw value, and showing a validated one as a TOML literal that reads back the same.
 
+mod pollers;
 mod tenants;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::value::{Form, Mistake, Value};
 use super::{LogFormat, UpstreamUrl, UsageMode};
 
+pub(super) use pollers::{Hostname, Mode, Naming, Text, Words};
 pub(super) use tenants::{Hidden, Labels};
 
 pub(super) trait Kind<T> {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use tokenglass::app::App;
-use tokenglass::config::{Config, UpstreamUrl};
+use tokenglass::config::{Config, GpuMode, UpstreamUrl};
 
 /// A proxy in front of `upstream`. Dropping it stops it at once.
 pub struct Proxy {
@@ -23,6 +23,10 @@ pub fn config(upstream: SocketAddr) -> Config {
         host: upstream.ip().to_string(),
         port: upstream.port(),
     }];
+    // Scripted upstreams count what they are asked, and the machine's GPUs are none of the tests' business.
+    config.health.enabled = false;
+    config.engine.metrics = false;
+    config.gpu.mode = GpuMode::Off;
     config
 }
 

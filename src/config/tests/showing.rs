@@ -65,6 +65,34 @@ map_file = ""                                 # from default
 hash_key = ""                                 # from default
 max_values = 200                              # from default
 
+[health]
+enabled = true                                # from default
+interval = "5s"                               # from default
+timeout = "2s"                                # from default
+stalled_after = "30s"                         # from default
+api_key = ""                                  # from default
+
+[engine]
+metrics = true                                # from default
+interval = "5s"                               # from default
+timeout = "2s"                                # from default
+aliases = true                                # from default
+include = []                                  # from default
+exclude = []                                  # from default
+max_bytes = "16MiB"                           # from default
+
+[gpu]
+mode = "auto"                                 # from default
+library = ""                                  # from default
+interval = "5s"                               # from default
+devices = ["all"]                             # from default
+naming = "dcgm"                               # from default
+hostname_label = "Hostname"                   # from default
+container = ""                                # from default
+namespace = ""                                # from default
+pod = ""                                      # from default
+processes = false                             # from default
+
 [shutdown]
 ready_delay = "0s"                            # from default
 drain_timeout = "5m"                          # from default
