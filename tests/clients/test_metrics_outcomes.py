@@ -5,7 +5,7 @@ import json
 import pytest
 from load import BODY, full_engine, open_stream, request
 from prom import total
-from support import HELLO, PARAMETERS, PLAIN, eventually, get_text, patient
+from support import HELLO, PARAMETERS, PLAIN, eventually, get_json, get_text, patient
 from wire import compose, dial, exchange
 
 pytestmark = pytest.mark.metrics
