@@ -12,27 +12,26 @@ mod totals;
 
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 pub use expiry::InUse;
 pub use series::{Key, LabelValues, Series};
 pub use totals::Totals;
 
+use crate::exposition::{Format, Kind, Writer, registry};
 use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::tenants::Tenants;
 use crate::tokens::Direction;
 use crate::upstream::OpenConnections;
 use expiry::Lives;
-use family::Maker;
+use family::{Collectors, Maker};
 use labels::Values;
 
 /// All families.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    collectors: Collectors,
     /// Label values of `model`.
     pub models: Values,
     /// Tenant labels.
@@ -124,7 +123,10 @@ impl Metrics {
         let make = Maker::new(registry, tenants.names());
         let overflowing = ["model"].into_iter().chain(tenants.names());
         let faults = Fault::ALL.iter().map(|fault| fault.as_label());
-        let metrics = Self {
+        make.build_info()?;
+        #[cfg(target_os = "linux")]
+        make.process()?;
+        Ok(Self {
             success: make.requests("vllm_request_success_total", "Requests answered with 2xx and, for a stream, a proper end.", &[])?,
             error: make.requests("vllm_request_error_total", "Failed requests by the exact kind of failure.", &["error_type"])?,
             cancelled: make.requests("vllm_request_cancelled_total", "Requests whose client left before it had everything, by how far they had come.", &["phase"])?,
@@ -151,28 +153,40 @@ impl Metrics {
             reloads: make.counters("tokenglass_config_reloads_total", "Configuration reloads by result.", "result", ["success", "failure"].into_iter())?,
             upstream_connections: make.gauge("tokenglass_upstream_connections", "Open upstream connections, in use and idle.")?,
             open,
-            registry: registry.clone(),
             models: Values::new(max_models),
             lives: Lives::default(),
+            collectors: make.finish(),
             tenants,
-        };
-        Maker::new(registry, std::iter::empty()).build_info()?;
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
-        Ok(metrics)
+        })
     }
 
-    /// The text exposition, version 0.0.4.
-    ///
-    /// # Errors
-    /// Only if a family is inconsistent in itself.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    /// The text exposition, version 0.0.4, of these families alone.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Writer::new(Format::Text);
+        self.write(&mut out);
+        out.finish()
+    }
+
+    /// All families that have samples.
+    pub fn write(&self, out: &mut Writer) {
         self.upstream_connections.set(self.open.get());
-        let mut text = Vec::with_capacity(64 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+        // One family after the other: what the crate makes of all at once is larger than the text.
+        for collector in self.collectors.iter() {
+            for family in collector.collect() {
+                registry::write(&family, out);
+            }
+        }
+    }
+
+    /// All families, those without samples too.
+    #[must_use]
+    pub fn families(&self) -> Vec<(String, Kind)> {
+        self.collectors
+            .iter()
+            .flat_map(|collector| collector.collect())
+            .map(|family| (family.name().to_owned(), registry::kind(&family)))
+            .collect()
     }
 
     /// The label for a request's model: what upstream has served or listed, or else `other`.

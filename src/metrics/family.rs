@@ -1,6 +1,8 @@
 //! Making and registering families.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -15,6 +17,22 @@ pub(super) struct Maker<'a> {
     registry: &'a Registry,
     /// Labels of every request family, in this order; a family's own come behind them.
     request: Vec<&'a str>,
+    made: RefCell<Vec<Box<dyn Collector>>>,
+}
+
+/// What has been made, in that order. The registry would sort and copy everything on each scrape.
+pub(super) struct Collectors(Vec<Box<dyn Collector>>);
+
+impl fmt::Debug for Collectors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Collectors({})", self.0.len())
+    }
+}
+
+impl Collectors {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &dyn Collector> {
+        self.0.iter().map(|collector| &**collector)
+    }
 }
 
 impl<'a> Maker<'a> {
@@ -26,12 +44,20 @@ impl<'a> Maker<'a> {
                 .into_iter()
                 .chain(tenants)
                 .collect(),
+            made: RefCell::default(),
         }
     }
 
+    /// Everything that is to be on `/metrics` comes by here.
     fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C> {
         self.registry.register(Box::new(family.clone()))?;
+        self.made.borrow_mut().push(Box::new(family.clone()));
         Ok(family)
+    }
+
+    /// All that has been made.
+    pub(super) fn finish(self) -> Collectors {
+        Collectors(self.made.into_inner())
     }
 
     fn labels(&self, more: &[&'a str]) -> Vec<&'a str> {
@@ -99,6 +125,18 @@ impl<'a> Maker<'a> {
             family.with_label_values(&[value]);
         }
         Ok(family)
+    }
+
+    /// `process_*` of this process.
+    #[cfg(target_os = "linux")]
+    pub(super) fn process(&self) -> Result<()> {
+        use prometheus::process_collector::ProcessCollector;
+        self.registry
+            .register(Box::new(ProcessCollector::for_self()))?;
+        self.made
+            .borrow_mut()
+            .push(Box::new(ProcessCollector::for_self()));
+        Ok(())
     }
 
     pub(super) fn build_info(&self) -> Result<()> {

@@ -1,0 +1,173 @@
+//! What one scrape of a full endpoint costs, in CPU time of the thread that renders it.
+//!
+//! 200 models on two endpoints, streaming and not, every family in use; vLLM's own families; as many samples as eight GPUs
+//! have. `cargo run --release --example scrape_cost [MODELS]`
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    missing_docs
+)]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokenglass::classify::Endpoint;
+use tokenglass::config::Tenants as TenantConfig;
+use tokenglass::engine::{Filter, Settings, Snapshots, Taken};
+use tokenglass::exposition::{Exposition, Format, gzip};
+use tokenglass::metrics::{Key, Metrics, Series};
+use tokenglass::tenants::Tenants;
+use tokenglass::upstream::OpenConnections;
+
+const ROUNDS: usize = 15;
+
+fn main() {
+    let models = std::env::args().nth(1).map_or(200, |n| n.parse().unwrap());
+    let exposition = full(models);
+    for format in [Format::Text, Format::OpenMetrics] {
+        let text = exposition.render(format);
+        let packed = gzip::pack(&text).unwrap();
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        println!(
+            "{format:?}: {lines} lines, {} KiB, {} KiB packed",
+            text.len() / 1024,
+            packed.len() / 1024
+        );
+        println!(
+            "  own families alone {:6.2} ms",
+            median(|| drop(exposition.metrics.render()))
+        );
+        println!(
+            "  render             {:6.2} ms",
+            median(|| drop(exposition.render(format)))
+        );
+        println!(
+            "  render and gzip    {:6.2} ms",
+            median(|| {
+                drop(gzip::pack(&exposition.render(format)));
+            })
+        );
+    }
+}
+
+fn median(mut work: impl FnMut()) -> f64 {
+    work();
+    let mut all: Vec<_> = (0..ROUNDS)
+        .map(|_| {
+            let before = on_cpu();
+            work();
+            on_cpu() - before
+        })
+        .collect();
+    all.sort_unstable();
+    all[ROUNDS / 2].as_secs_f64() * 1e3
+}
+
+/// The time that this thread has been running.
+fn on_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn full(models: usize) -> Exposition {
+    let registry = prometheus::Registry::new();
+    let tenants = Tenants::new(&TenantConfig::default()).unwrap();
+    let metrics = Metrics::new(&registry, OpenConnections::default(), 1000, tenants).unwrap();
+    let endpoints = [Endpoint::ChatCompletions, Endpoint::Completions];
+    for model in 0..models {
+        for endpoint in endpoints {
+            for stream in [true, false] {
+                let key = Key {
+                    model: format!("organisation/some-model-{model}-instruct").into(),
+                    endpoint,
+                    stream,
+                    tenants: Default::default(),
+                };
+                fill(&metrics, &key, model as f64);
+            }
+        }
+    }
+    let families = metrics.families();
+    let taken = Taken::new(families.iter().map(|(name, kind)| (name.as_str(), *kind)));
+    let settings = Settings {
+        filter: Filter::default(),
+        aliases: true,
+        fresh: Duration::from_secs(3600),
+    };
+    let engine = Snapshots::new(settings, taken, ["http://127.0.0.1:8000".to_owned()]);
+    assert!(engine.update(0, engine_text().as_bytes(), Instant::now()));
+    Exposition {
+        metrics: Arc::new(metrics),
+        engine: Some(Arc::new(engine)),
+    }
+}
+
+/// What traffic of every kind leaves in one series of each family.
+fn fill(metrics: &Metrics, key: &Key, model: f64) {
+    let series = Series::new(metrics, key);
+    series.in_flight.inc();
+    let labels = key.values(&[]);
+    for (family, scale) in [
+        (&metrics.ttft, 0.2),
+        (&metrics.first_answer, 0.3),
+        (&metrics.itl, 0.02),
+        (&metrics.tpot, 0.02),
+        (&metrics.longest_stall, 0.1),
+        (&metrics.duration, 3.0),
+        (&metrics.frontend, 0.003),
+    ] {
+        for n in 1..50 {
+            family
+                .with_label_values(&labels)
+                .observe(scale * (1.0 + model.sin()) * f64::from(n) / 10.0);
+        }
+    }
+    for family in [&metrics.input_tokens, &metrics.output_tokens] {
+        for n in 1..50 {
+            family
+                .with_label_values(&key.values(&["usage"]))
+                .observe(f64::from(n * 17));
+        }
+    }
+    for family in [
+        &metrics.success,
+        &metrics.cached_tokens,
+        &metrics.reasoning_tokens,
+    ] {
+        family
+            .with_label_values(&labels)
+            .inc_by(1 + model as u64 * 7919);
+    }
+    for reason in ["stop", "length", "tool_calls"] {
+        metrics
+            .finish
+            .with_label_values(&key.values(&[reason]))
+            .inc();
+    }
+}
+
+/// A recorded vLLM's, and gauges as eight GPUs have them.
+fn engine_text() -> String {
+    let recorded = include_str!("captures/metrics-under-load.resp");
+    let mut text = recorded
+        .split_once("\n\n")
+        .or(recorded.split_once("\r\n\r\n"))
+        .unwrap()
+        .1
+        .to_owned();
+    for family in 0..40 {
+        writeln!(
+            text,
+            "# HELP gpu_field_{family} Something.\n# TYPE gpu_field_{family} gauge"
+        )
+        .unwrap();
+        for gpu in 0..8 {
+            writeln!(text, "gpu_field_{family}{{gpu=\"{gpu}\",UUID=\"GPU-00000000-0000-0000-0000-00000000000{gpu}\",device=\"nvidia{gpu}\",modelName=\"NVIDIA H100 80GB HBM3\",Hostname=\"node-1\"}} {}", family * gpu).unwrap();
+        }
+    }
+    text
+}
