@@ -28,7 +28,8 @@ pub(super) struct Raw<'a> {
 
 /// Reads a line, which has no line feed; `None` if it is malformed.
 pub(super) fn read(line: &str) -> Option<Line<'_>> {
-    let line = line.trim_matches([' ', '\t', '\r']);
+    // Blanks at the end of a help are part of it.
+    let line = blanks(line.strip_suffix('\r').unwrap_or(line));
     // Prometheus takes a NUL for the end of the text.
     if line.contains('\0') {
         return None;
@@ -55,7 +56,7 @@ pub(super) fn read(line: &str) -> Option<Line<'_>> {
         let (name, rest) = metric_name(blanks(rest))?;
         return rest
             .starts_with([' ', '\t'])
-            .then(|| Line::Type(name, blanks(rest)));
+            .then(|| Line::Type(name, rest.trim_matches([' ', '\t'])));
     }
     Some(Line::Empty)
 }
