@@ -19,7 +19,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::drain::{Drain, Stage, Trigger};
-use crate::exposition::{self, Exposition, gzip};
+use crate::exposition::{self, Exposition};
 use crate::housekeeping;
 use crate::proxy::reply::Reply;
 
@@ -69,19 +69,16 @@ impl Admin {
 
     fn scrape(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = exposition::format(headers);
-        let text = self.exposition.render(format);
-        let packed = exposition::takes_gzip(headers)
-            .then(|| gzip::pack(&text))
-            .flatten();
-        let is_packed = packed.is_some();
-        let mut response = plain(
-            StatusCode::OK,
-            format.content_type(),
-            packed.unwrap_or(text),
-        );
+        let packed = exposition::takes_gzip(headers);
+        let body = if packed {
+            self.exposition.render_packed(format)
+        } else {
+            self.exposition.render(format)
+        };
+        let mut response = plain(StatusCode::OK, format.content_type(), body);
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if is_packed {
+        if packed {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response

@@ -119,10 +119,7 @@ impl App {
 
         let engine = snapshots(&config, &metrics);
         Admin {
-            exposition: Exposition {
-                metrics: Arc::clone(&metrics),
-                engine: engine.clone(),
-            },
+            exposition: Exposition::new(Arc::clone(&metrics), engine.clone()),
             drain: drain.clone(),
             leave: trigger.clone(),
             config: shown,
@@ -277,8 +274,8 @@ fn connectors(config: &Config, open: &OpenConnections) -> Result<Vec<Connector>,
 
 /// Where what vLLM says of itself is kept, if anybody wants it.
 fn snapshots(config: &Config, metrics: &Metrics) -> Option<Arc<Snapshots>> {
-    let families = metrics.families();
-    let ours = families.iter().map(|(name, kind)| (name.as_str(), *kind));
+    let names = metrics.names();
+    let ours = names.iter().map(|(name, kind)| (name.as_str(), *kind));
     config.engine.metrics.then(|| {
         Arc::new(Snapshots::new(
             (&config.engine).into(),

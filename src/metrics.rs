@@ -4,6 +4,7 @@
 //! change with a deprecation, not with a refactoring.
 
 pub mod buckets;
+mod children;
 mod expiry;
 mod family;
 pub mod labels;
@@ -12,69 +13,70 @@ mod totals;
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
+pub use children::{Child, Children};
 pub use expiry::InUse;
 pub use series::{Key, LabelValues, Series};
 pub use totals::Totals;
 
-use crate::exposition::{Format, Kind, Writer, registry};
+use crate::exposition::{Format, Kind, Writer};
 use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::tenants::Tenants;
 use crate::tokens::Direction;
 use crate::upstream::OpenConnections;
 use expiry::Lives;
-use family::{Collectors, Maker};
+use family::{Families, Maker};
 use labels::Values;
 
 /// All families.
 #[derive(Debug)]
 pub struct Metrics {
-    collectors: Collectors,
+    shown: Families,
     /// Label values of `model`.
     pub models: Values,
     /// Tenant labels.
     pub tenants: Tenants,
     lives: Lives,
     /// `vllm_request_success_total`
-    pub success: IntCounterVec,
+    pub success: Children<IntCounter>,
     /// `vllm_request_error_total`, + `error_type`
-    pub error: IntCounterVec,
+    pub error: Children<IntCounter>,
     /// `vllm_request_cancelled_total`, + `phase`
-    pub cancelled: IntCounterVec,
+    pub cancelled: Children<IntCounter>,
     /// `vllm_input_tokens_per_request`, + `source`
-    pub input_tokens: HistogramVec,
+    pub input_tokens: Children<Histogram>,
     /// `vllm_output_tokens_per_request`, + `source`
-    pub output_tokens: HistogramVec,
+    pub output_tokens: Children<Histogram>,
     /// `vllm_request_time_to_first_token_seconds`
-    pub ttft: HistogramVec,
+    pub ttft: Children<Histogram>,
     /// `vllm_request_time_to_first_answer_seconds`
-    pub first_answer: HistogramVec,
+    pub first_answer: Children<Histogram>,
     /// `vllm_request_inter_token_latency_seconds`
-    pub itl: HistogramVec,
+    pub itl: Children<Histogram>,
     /// `vllm_request_time_per_output_token_seconds`
-    pub tpot: HistogramVec,
+    pub tpot: Children<Histogram>,
     /// `vllm_request_longest_stall_seconds`
-    pub longest_stall: HistogramVec,
+    pub longest_stall: Children<Histogram>,
     /// `vllm_request_duration_seconds`
-    pub duration: HistogramVec,
+    pub duration: Children<Histogram>,
     /// `vllm_request_finish_total`, + `finish_reason`
-    pub finish: IntCounterVec,
+    pub finish: Children<IntCounter>,
     /// `vllm_requests_in_flight`
-    pub in_flight: IntGaugeVec,
+    pub in_flight: Children<IntGauge>,
     /// `vllm_streams_stalled`
-    pub stalled: IntGaugeVec,
+    pub stalled: Children<IntGauge>,
     /// `vllm_cached_input_tokens_total`
-    pub cached_tokens: IntCounterVec,
+    pub cached_tokens: Children<IntCounter>,
     /// `vllm_reasoning_tokens_total`
-    pub reasoning_tokens: IntCounterVec,
+    pub reasoning_tokens: Children<IntCounter>,
     /// `vllm_request_queue_seconds`
-    pub queue: HistogramVec,
+    pub queue: Children<Histogram>,
     /// `tokenglass_estimate_error_ratio`, by `model` and `direction`
     pub estimate_error: HistogramVec,
     /// `vllm_request_frontend_seconds`
-    pub frontend: HistogramVec,
+    pub frontend: Children<Histogram>,
     /// `tokenglass_overhead_seconds`
     pub overhead: Histogram,
     /// `tokenglass_observer_faults_total`, by `reason`
@@ -155,7 +157,7 @@ impl Metrics {
             open,
             models: Values::new(max_models),
             lives: Lives::default(),
-            collectors: make.finish(),
+            shown: make.finish(),
             tenants,
         })
     }
@@ -163,7 +165,7 @@ impl Metrics {
     /// The text exposition, version 0.0.4, of these families alone.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
-        let mut out = Writer::new(Format::Text);
+        let mut out = Writer::new(Format::Text, 0);
         self.write(&mut out);
         out.finish()
     }
@@ -171,21 +173,17 @@ impl Metrics {
     /// All families that have samples.
     pub fn write(&self, out: &mut Writer) {
         self.upstream_connections.set(self.open.get());
-        // One family after the other: what the crate makes of all at once is larger than the text.
-        for collector in self.collectors.iter() {
-            for family in collector.collect() {
-                registry::write(&family, out);
-            }
+        for family in self.shown.iter() {
+            family.write(out);
         }
     }
 
-    /// All families, those without samples too.
+    /// The names of all families, those without samples too.
     #[must_use]
-    pub fn families(&self) -> Vec<(String, Kind)> {
-        self.collectors
+    pub fn names(&self) -> Vec<(String, Kind)> {
+        self.shown
             .iter()
-            .flat_map(|collector| collector.collect())
-            .map(|family| (family.name().to_owned(), registry::kind(&family)))
+            .flat_map(|family| family.names())
             .collect()
     }
 
@@ -213,7 +211,7 @@ impl Metrics {
         }
         series.duration.observe(record.duration.as_secs_f64());
         let labels = series.key().values(&[]);
-        let observe = |family: &HistogramVec, value: Option<Duration>| {
+        let observe = |family: &Children<Histogram>, value: Option<Duration>| {
             if let Some(value) = value {
                 family
                     .with_label_values(&labels)

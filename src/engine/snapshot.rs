@@ -174,6 +174,8 @@ impl Snapshots {
         for engine in &mut state.engines {
             let stale = engine.at.map(|at| at + self.settings.fresh);
             if stale.is_some_and(|stale| stale < now) {
+                // Nobody has said so: whoever asks it has died.
+                engine.up = false;
                 engine.at = None;
                 engine.families = Vec::new();
             } else if let Some(stale) = stale {

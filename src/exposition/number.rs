@@ -29,9 +29,7 @@ pub(super) fn whole(mut value: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut left = digits.len();
     for digit in digits.iter_mut().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
-        let last = (value % 10) as u8;
-        *digit = b'0' + last;
+        *digit = b'0' + (value % 10) as u8;
         value /= 10;
         left -= 1;
         if value == 0 {

@@ -3,7 +3,7 @@
 //! Its own encoder writes each label of each bucket anew and knows no OpenMetrics. Here the labels of a histogram are
 //! written once and copied into its lines, which is most of the text.
 
-use prometheus::proto::{Metric, MetricFamily, MetricType};
+use prometheus::proto::{Histogram, MetricFamily, MetricType};
 
 use super::writer::{Kind, Writer};
 use super::{help, number};
@@ -16,19 +16,16 @@ pub(crate) fn write(family: &MetricFamily, out: &mut Writer) {
         return;
     }
     out.family(name, kind, family.help());
-    // Label names and edges are the same in the whole family.
-    let mut edges: Vec<(u64, String)> = Vec::new();
-    let mut labels = Vec::new();
+    let mut edges = Edges::default();
     for metric in family.get_metric() {
-        labels.clear();
-        write_labels(metric, &mut labels);
-        let labels = std::str::from_utf8(&labels).unwrap_or_default();
+        let pairs = metric.get_label().iter();
+        let labels = labels(pairs.map(|label| (label.name(), label.value())));
         match kind {
-            Kind::Histogram => histogram(name, metric, labels, &mut edges, out),
-            Kind::Counter => out.sample(name, labels, metric.get_counter().get_value()),
+            Kind::Histogram => histogram(name, metric.get_histogram(), &labels, &mut edges, out),
+            Kind::Counter => out.sample(name, &labels, metric.get_counter().get_value()),
             // The crate cannot make summaries.
             Kind::Gauge | Kind::Summary | Kind::Untyped => {
-                out.sample(name, labels, metric.get_gauge().get_value());
+                out.sample(name, &labels, metric.get_gauge().get_value());
             }
         }
     }
@@ -45,14 +42,34 @@ pub(crate) fn kind(family: &MetricFamily) -> Kind {
     }
 }
 
-fn histogram(
+/// The edges of a family as they are written, which are the same in all of its series.
+#[derive(Default)]
+pub struct Edges(Vec<(u64, String)>);
+
+impl Edges {
+    /// `0.5"} `, written only once.
+    fn text(&mut self, at: usize, edge: f64) -> &str {
+        let same = |(bits, _): &(u64, String)| *bits == edge.to_bits();
+        if !self.0.get(at).is_some_and(same) {
+            let mut text = Vec::new();
+            number::write(edge, &mut text);
+            text.extend_from_slice(b"\"} ");
+            self.0.truncate(at);
+            let text = String::from_utf8(text).unwrap_or_default();
+            self.0.push((edge.to_bits(), text));
+        }
+        self.0.get(at).map_or("", |(_, text)| text)
+    }
+}
+
+/// A histogram's samples.
+pub(crate) fn histogram(
     name: &str,
-    metric: &Metric,
+    histogram: &Histogram,
     labels: &str,
-    edges: &mut Vec<(u64, String)>,
+    edges: &mut Edges,
     out: &mut Writer,
 ) {
-    let histogram = metric.get_histogram();
     let comma = if labels.is_empty() { "" } else { "," };
     let begin = format!("{name}_bucket{{{labels}{comma}le=\"");
     let finite = histogram
@@ -60,23 +77,8 @@ fn histogram(
         .iter()
         .filter(|bucket| bucket.upper_bound().is_finite());
     for (at, bucket) in finite.enumerate() {
-        let edge = bucket.upper_bound();
-        if edges
-            .get(at)
-            .is_none_or(|(bits, _)| *bits != edge.to_bits())
-        {
-            let mut text = Vec::new();
-            number::write(edge, &mut text);
-            edges.truncate(at);
-            edges.push((
-                edge.to_bits(),
-                String::from_utf8(text).unwrap_or_default() + "\"} ",
-            ));
-        }
         out.put(&begin);
-        if let Some((_, edge)) = edges.get(at) {
-            out.put(edge);
-        }
+        out.put(edges.text(at, bucket.upper_bound()));
         out.whole(bucket.cumulative_count());
     }
     out.put(&begin);
@@ -97,14 +99,17 @@ fn histogram(
     out.whole(histogram.get_sample_count());
 }
 
-fn write_labels(metric: &Metric, out: &mut Vec<u8>) {
-    for label in metric.get_label() {
+/// `a="b",c="d"`
+pub(crate) fn labels<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut out = Vec::new();
+    for (name, value) in pairs {
         if !out.is_empty() {
             out.push(b',');
         }
-        out.extend_from_slice(label.name().as_bytes());
+        out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"=\"");
-        help::escape(label.value(), true, out);
+        help::escape(value, true, &mut out);
         out.push(b'"');
     }
+    String::from_utf8(out).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Writing families in either text format.
 
+use super::gzip::Gzip;
 use super::{help, number};
 
 /// What a scraper asked for.
@@ -70,15 +71,29 @@ impl Kind {
 pub struct Writer {
     format: Format,
     out: Vec<u8>,
+    gzip: Option<Gzip>,
 }
 
+/// What is packed at once: it stays in the processor's cache.
+const PIECE: usize = 64 * 1024;
+
 impl Writer {
-    /// An empty text.
+    /// An empty text that is about to have so many bytes.
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: Format, about: usize) -> Self {
         Self {
             format,
-            out: Vec::with_capacity(64 * 1024),
+            out: Vec::with_capacity(about.max(PIECE)),
+            gzip: None,
+        }
+    }
+
+    /// An empty text that is packed while it is written.
+    #[must_use]
+    pub fn packed(format: Format) -> Self {
+        Self {
+            gzip: Some(Gzip::default()),
+            ..Self::new(format, 2 * PIECE)
         }
     }
 
@@ -107,6 +122,17 @@ impl Writer {
 
     /// One sample. `labels` are written out and escaped, `a="b",c="d"`, or empty.
     pub fn sample(&mut self, name: &str, labels: &str, value: f64) {
+        self.series(name, labels);
+        self.number(value);
+    }
+
+    /// [`Writer::sample`] of a whole number.
+    pub fn count(&mut self, name: &str, labels: &str, value: u64) {
+        self.series(name, labels);
+        self.whole(value);
+    }
+
+    fn series(&mut self, name: &str, labels: &str) {
         self.put(name);
         if !labels.is_empty() {
             self.put("{");
@@ -114,33 +140,55 @@ impl Writer {
             self.put("}");
         }
         self.put(" ");
-        self.number(value);
     }
 
     /// A number that ends a line whose beginning is written.
     pub(super) fn number(&mut self, value: f64) {
         number::write(value, &mut self.out);
-        self.put("\n");
+        self.end_line();
     }
 
     /// [`Writer::number`] of a count.
     pub(super) fn whole(&mut self, value: u64) {
         number::whole(value, &mut self.out);
-        self.put("\n");
+        self.end_line();
     }
 
     /// What is written elsewhere, whole lines.
     pub fn raw(&mut self, lines: &[u8]) {
-        self.out.extend_from_slice(lines);
+        match &mut self.gzip {
+            Some(gzip) => {
+                gzip.pack(&self.out);
+                self.out.clear();
+                gzip.pack(lines);
+            }
+            None => self.out.extend_from_slice(lines),
+        }
     }
 
-    /// The text.
+    /// The text, packed if it is to be.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         if self.format == Format::OpenMetrics {
-            self.out.extend_from_slice(b"# EOF\n");
+            self.put("# EOF\n");
         }
-        self.out
+        match self.gzip {
+            Some(mut gzip) => {
+                gzip.pack(&self.out);
+                gzip.finish()
+            }
+            None => self.out,
+        }
+    }
+
+    fn end_line(&mut self) {
+        self.put("\n");
+        if let Some(gzip) = &mut self.gzip
+            && self.out.len() >= PIECE
+        {
+            gzip.pack(&self.out);
+            self.out.clear();
+        }
     }
 
     pub(super) fn put(&mut self, text: &str) {

@@ -5,10 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry,
 };
+
+use super::children::{self, Child, Children, Shown};
+use crate::exposition::{Kind, Writer, registry};
 
 type Result<T> = std::result::Result<T, prometheus::Error>;
 
@@ -17,21 +21,38 @@ pub(super) struct Maker<'a> {
     registry: &'a Registry,
     /// Labels of every request family, in this order; a family's own come behind them.
     request: Vec<&'a str>,
-    made: RefCell<Vec<Box<dyn Collector>>>,
+    made: RefCell<Vec<Box<dyn Shown>>>,
 }
 
 /// What has been made, in that order. The registry would sort and copy everything on each scrape.
-pub(super) struct Collectors(Vec<Box<dyn Collector>>);
+pub(super) struct Families(Vec<Box<dyn Shown>>);
 
-impl fmt::Debug for Collectors {
+impl fmt::Debug for Families {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Collectors({})", self.0.len())
+        write!(f, "Families({})", self.0.len())
     }
 }
 
-impl Collectors {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &dyn Collector> {
-        self.0.iter().map(|collector| &**collector)
+impl Families {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &dyn Shown> {
+        self.0.iter().map(|family| &**family)
+    }
+}
+
+/// A family, or several, of the `prometheus` crate.
+struct Collected<C>(C);
+
+impl<C: Collector> Shown for Collected<C> {
+    fn names(&self) -> Vec<(String, Kind)> {
+        let families = self.0.collect();
+        let name = |family: &MetricFamily| (family.name().to_owned(), registry::kind(family));
+        families.iter().map(name).collect()
+    }
+
+    fn write(&self, out: &mut Writer) {
+        for family in self.0.collect() {
+            registry::write(&family, out);
+        }
     }
 }
 
@@ -51,13 +72,23 @@ impl<'a> Maker<'a> {
     /// Everything that is to be on `/metrics` comes by here.
     fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C> {
         self.registry.register(Box::new(family.clone()))?;
+        self.made
+            .borrow_mut()
+            .push(Box::new(Collected(family.clone())));
+        Ok(family)
+    }
+
+    /// The registry knows of a request family only its name, so that there is no other of it.
+    fn show<M: Child + Send + Sync + 'static>(&self, family: Children<M>) -> Result<Children<M>> {
+        self.registry
+            .register(Box::new(IntGauge::new(family.name(), "-")?))?;
         self.made.borrow_mut().push(Box::new(family.clone()));
         Ok(family)
     }
 
     /// All that has been made.
-    pub(super) fn finish(self) -> Collectors {
-        Collectors(self.made.into_inner())
+    pub(super) fn finish(self) -> Families {
+        Families(self.made.into_inner())
     }
 
     fn labels(&self, more: &[&'a str]) -> Vec<&'a str> {
@@ -69,15 +100,12 @@ impl<'a> Maker<'a> {
         name: &str,
         help: &str,
         more: &[&'a str],
-    ) -> Result<IntCounterVec> {
-        self.register(IntCounterVec::new(
-            Opts::new(name, help),
-            &self.labels(more),
-        )?)
+    ) -> Result<Children<IntCounter>> {
+        self.show(children::counters(name, help, &self.labels(more))?)
     }
 
-    pub(super) fn request_gauges(&self, name: &str, help: &str) -> Result<IntGaugeVec> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), &self.request)?)
+    pub(super) fn request_gauges(&self, name: &str, help: &str) -> Result<Children<IntGauge>> {
+        self.show(children::gauges(name, help, &self.request)?)
     }
 
     pub(super) fn request_histograms(
@@ -86,9 +114,9 @@ impl<'a> Maker<'a> {
         help: &str,
         edges: &[f64],
         more: &[&'a str],
-    ) -> Result<HistogramVec> {
-        let opts = HistogramOpts::new(name, help).buckets(edges.to_vec());
-        self.register(HistogramVec::new(opts, &self.labels(more))?)
+    ) -> Result<Children<Histogram>> {
+        let labels = self.labels(more);
+        self.show(children::histograms(name, help, edges, &labels)?)
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, edges: &[f64]) -> Result<Histogram> {
@@ -135,7 +163,7 @@ impl<'a> Maker<'a> {
             .register(Box::new(ProcessCollector::for_self()))?;
         self.made
             .borrow_mut()
-            .push(Box::new(ProcessCollector::for_self()));
+            .push(Box::new(Collected(ProcessCollector::for_self())));
         Ok(())
     }
 

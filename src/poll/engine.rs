@@ -12,7 +12,7 @@ use super::jitter::jittered;
 use crate::config::Config;
 use crate::engine::Snapshots;
 
-/// What we can read. Python's client answers 1.0.0 to it, which is the same with more in names.
+/// What we can read. Asked for nothing in particular, python's client answers in 1.0.0, which has quoted names.
 const ACCEPT: &str = "text/plain; version=0.0.4";
 
 /// One upstream's poll.

@@ -48,7 +48,7 @@ fn one(settings: Settings) -> Snapshots {
 }
 
 fn text(snapshots: &Snapshots, format: Format, now: Instant) -> String {
-    let mut out = Writer::new(format);
+    let mut out = Writer::new(format, 0);
     snapshots.write(&mut out, now);
     String::from_utf8(out.finish()).unwrap()
 }

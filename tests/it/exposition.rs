@@ -14,10 +14,13 @@ const RECORDED: &str = include_str!("../captures/metrics-under-load.resp");
 const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
 const SOON: Duration = Duration::from_secs(10);
 
+/// What comes first, and what comes then for ever.
+type Answer = (Vec<u8>, Option<Vec<u8>>);
+
 /// An upstream that answers every request with the same bytes, and then goes on with `more` for ever.
 struct Vllm {
     addr: SocketAddr,
-    answer: Arc<Mutex<(Vec<u8>, Option<Vec<u8>>)>>,
+    answer: Arc<Mutex<Answer>>,
 }
 
 impl Vllm {
@@ -32,8 +35,7 @@ impl Vllm {
                 std::thread::spawn(move || {
                     let mut head = [0; 4096];
                     while stream.read(&mut head).is_ok_and(|n| n > 0) {
-                        let (answer, more): (Vec<u8>, Option<Vec<u8>>) =
-                            shared.lock().unwrap().clone();
+                        let (answer, more): Answer = shared.lock().unwrap().clone();
                         if stream.write_all(&answer).is_err() {
                             return;
                         }
@@ -146,7 +148,9 @@ fn what_vllm_says_is_shown_until_it_is_stale() {
 
 #[test]
 fn hostile_answers_do_no_harm() {
-    let gzip = tokenglass::exposition::gzip::pack(b"a 1\n").unwrap();
+    let mut gzip = tokenglass::exposition::Gzip::default();
+    gzip.pack(b"a 1\n");
+    let gzip = gzip.finish();
     let good = ok(
         "",
         b"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n",

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+type Labels = Vec<(String, String)>;
+
 /// One family as it was shown.
 #[derive(Debug)]
 pub struct Family {
@@ -14,7 +16,7 @@ pub struct Family {
 #[derive(Debug)]
 pub struct Sample {
     pub name: String,
-    pub labels: Vec<(String, String)>,
+    pub labels: Labels,
     pub value: f64,
 }
 
@@ -25,7 +27,7 @@ impl Sample {
     }
 
     /// What tells it from others, without `without`.
-    fn identity(&self, without: Option<&str>) -> Vec<(String, String)> {
+    fn identity(&self, without: Option<&str>) -> Labels {
         let mut labels: Vec<_> = self
             .labels
             .iter()
@@ -175,12 +177,15 @@ fn check(families: &[Family], open_metrics: bool) -> Result<(), String> {
 /// What only OpenMetrics demands.
 fn strict(family: &Family) -> Result<(), String> {
     let mut done = HashSet::new();
-    let mut groups: Vec<(Vec<(String, String)>, Vec<&Sample>)> = Vec::new();
+    let mut groups: Vec<(Labels, Vec<&Sample>)> = Vec::new();
     let edge = match family.kind.as_str() {
         "histogram" => Some("le"),
         "summary" => Some("quantile"),
         "counter" => {
-            let bad = family.samples.iter().find(|s| !(s.value >= 0.0));
+            let bad = family
+                .samples
+                .iter()
+                .find(|s| s.value.is_nan() || s.value < 0.0);
             return bad.map_or(Ok(()), |s| Err(format!("no count: {s:?}")));
         }
         _ => return Ok(()),
@@ -235,7 +240,7 @@ fn sample(line: &str, open_metrics: bool) -> Result<Sample, String> {
     if !is_name(name, true) {
         return Err("no name".to_owned());
     }
-    let mut labels: Vec<(String, String)> = Vec::new();
+    let mut labels: Labels = Vec::new();
     if let Some(inside) = rest.strip_prefix('{') {
         rest = inside;
         loop {
