@@ -113,10 +113,14 @@ impl Families {
                 *name == label && line::number(value).is_some_and(|n| !n.is_nan())
             })
         };
+        let has = |label: &str| raw.labels.iter().any(|(name, _)| *name == label);
         let whole = match (family.kind, suffix) {
             (Some(Kind::Histogram), "_bucket") => number("le"),
             (Some(Kind::Histogram), "") => false,
             (Some(Kind::Summary), "") => number("quantile"),
+            // A sum of one bucket is nothing that there is.
+            (Some(Kind::Histogram), _) => !has("le"),
+            (Some(Kind::Summary), _) => !has("quantile"),
             _ => true,
         };
         if !whole {
