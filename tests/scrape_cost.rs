@@ -35,6 +35,12 @@ const ROUNDS: u32 = 25;
 fn main() {
     let models = std::env::args().nth(1).map_or(200, |n| n.parse().unwrap());
     let exposition = full(models);
+    let recorded = engine_text();
+    let snapshots = engine(Taken::default());
+    let reading = mean(|| {
+        assert!(snapshots.update(0, recorded.as_bytes(), Instant::now()));
+    });
+    println!("reading vLLM's {} KiB: {reading:.2} ms", recorded.len() / 1024);
     for format in [Format::Text, Format::OpenMetrics] {
         let text = exposition.render(format);
         let packed = exposition.render_packed(format).len();
@@ -99,14 +105,18 @@ fn full(models: usize) -> Exposition {
     }
     let names = metrics.names();
     let taken = Taken::new(names.iter().map(|(name, kind)| (name.as_str(), *kind)));
+    let engine = engine(taken);
+    assert!(engine.update(0, engine_text().as_bytes(), Instant::now()));
+    Exposition::new(Arc::new(metrics), Some(Arc::new(engine)))
+}
+
+fn engine(taken: Taken) -> Snapshots {
     let settings = Settings {
         filter: Filter::default(),
         aliases: true,
         fresh: Duration::from_secs(3600),
     };
-    let engine = Snapshots::new(settings, taken, ["http://127.0.0.1:8000".to_owned()]);
-    assert!(engine.update(0, engine_text().as_bytes(), Instant::now()));
-    Exposition::new(Arc::new(metrics), Some(Arc::new(engine)))
+    Snapshots::new(settings, taken, ["http://127.0.0.1:8000".to_owned()])
 }
 
 /// What traffic of every kind leaves in one series of each family.
