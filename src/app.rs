@@ -10,6 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::admin::Admin;
 use crate::config::{self, Config, Loaded};
 use crate::drain::{self, Drain, Stage, Trigger};
+use crate::engine::{Snapshots, Taken};
+use crate::exposition::Exposition;
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
 use crate::poll::Poller;
@@ -115,8 +117,9 @@ impl App {
         )?);
         let (trigger, drain) = drain::channel();
 
+        let engine = snapshots(&config, &metrics);
         Admin {
-            metrics: Arc::clone(&metrics),
+            exposition: Exposition::new(Arc::clone(&metrics), engine.clone()),
             drain: drain.clone(),
             leave: trigger.clone(),
             config: shown,
@@ -129,6 +132,7 @@ impl App {
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
             connectors: connectors.clone(),
+            engine,
             drain: drain.clone(),
         }
         .start()?;
@@ -266,6 +270,19 @@ fn connectors(config: &Config, open: &OpenConnections) -> Result<Vec<Connector>,
             })
         })
         .collect()
+}
+
+/// Where what vLLM says of itself is kept, if anybody wants it.
+fn snapshots(config: &Config, metrics: &Metrics) -> Option<Arc<Snapshots>> {
+    let names = metrics.names();
+    let ours = names.iter().map(|(name, kind)| (name.as_str(), *kind));
+    config.engine.metrics.then(|| {
+        Arc::new(Snapshots::new(
+            (&config.engine).into(),
+            Taken::new(ours),
+            config.upstream.urls.iter().map(ToString::to_string),
+        ))
+    })
 }
 
 fn urls(config: &Config) -> String {
