@@ -33,6 +33,8 @@ const HEADER_READ: Duration = Duration::from_secs(30);
 pub struct Admin {
     /// Rendered on each scrape.
     pub metrics: Arc<Metrics>,
+    /// Written on each scrape.
+    pub gpu: crate::gpu::Gpu, // merged later
     /// Ready until the end begins.
     pub drain: Drain,
     /// Lets `POST /drain` begin it.
@@ -67,6 +69,14 @@ impl Admin {
         })
     }
 
+    // merged later
+    fn with_gpu(&self, mut text: Vec<u8>) -> Vec<u8> {
+        let mut out = crate::exposition::Writer::new(crate::exposition::Format::Text);
+        self.gpu.write(&mut out);
+        text.extend_from_slice(&out.finish());
+        text
+    }
+
     fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         // A browser on this machine is at loopback whoever wrote the page that it shows.
         let from_a_page = request.headers().contains_key(ORIGIN);
@@ -74,7 +84,7 @@ impl Admin {
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" if read => match self.metrics.render() {
-                Ok(text) => plain(StatusCode::OK, EXPOSITION, text),
+                Ok(text) => plain(StatusCode::OK, EXPOSITION, self.with_gpu(text)), // merged later
                 Err(error) => {
                     tracing::error!(%error, "cannot render the metrics");
                     problem(

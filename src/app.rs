@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::admin::Admin;
 use crate::config::{self, Config, Loaded};
 use crate::drain::{self, Drain, Stage, Trigger};
+use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
 use crate::poll::Poller;
@@ -83,6 +84,7 @@ pub struct App {
     data: SocketAddr,
     admin: SocketAddr,
     metrics: Arc<Metrics>,
+    gpu: Gpu,
     trigger: Trigger,
     drain: Drain,
     workers: Vec<JoinHandle<()>>,
@@ -114,9 +116,11 @@ impl App {
             tenants,
         )?);
         let (trigger, drain) = drain::channel();
+        let gpu = Gpu::start(&config.gpu, &Place::here())?;
 
         Admin {
             metrics: Arc::clone(&metrics),
+            gpu: gpu.clone(), // merged later
             drain: drain.clone(),
             leave: trigger.clone(),
             config: shown,
@@ -157,6 +161,7 @@ impl App {
             data,
             admin,
             metrics,
+            gpu,
             trigger,
             drain,
             workers,
@@ -182,6 +187,12 @@ impl App {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The GPUs.
+    #[must_use]
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 
     /// What begins and follows the end.

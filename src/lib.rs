@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod exposition;
+pub mod gpu;
 mod hop_by_hop;
 mod housekeeping;
 pub mod inject;
