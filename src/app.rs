@@ -12,6 +12,7 @@ use crate::config::{self, Config, Loaded};
 use crate::drain::{self, Drain, Stage, Trigger};
 use crate::engine::{Snapshots, Taken};
 use crate::exposition::Exposition;
+use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
 use crate::poll::Poller;
@@ -117,9 +118,10 @@ impl App {
         )?);
         let (trigger, drain) = drain::channel();
 
+        let gpu = Gpu::start(&config.gpu, &Place::here())?;
         let engine = snapshots(&config, &metrics);
         Admin {
-            exposition: Exposition::new(Arc::clone(&metrics), engine.clone()),
+            exposition: Exposition::new(Arc::clone(&metrics), engine.clone(), gpu),
             drain: drain.clone(),
             leave: trigger.clone(),
             config: shown,

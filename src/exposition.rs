@@ -16,6 +16,7 @@ pub use gzip::Gzip;
 pub use writer::{Format, Kind, Writer};
 
 use crate::engine::Snapshots;
+use crate::gpu::Gpu;
 use crate::metrics::Metrics;
 
 /// All that a scrape shows.
@@ -25,6 +26,7 @@ pub struct Exposition {
     pub metrics: Arc<Metrics>,
     /// What vLLM says of itself; `None` if nobody asks it.
     engine: Option<Arc<Snapshots>>,
+    gpu: Gpu,
     /// How long the last one was.
     last: AtomicUsize,
 }
@@ -32,10 +34,11 @@ pub struct Exposition {
 impl Exposition {
     /// Shows these.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, engine: Option<Arc<Snapshots>>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, engine: Option<Arc<Snapshots>>, gpu: Gpu) -> Self {
         Self {
             metrics,
             engine,
+            gpu,
             last: AtomicUsize::new(0),
         }
     }
@@ -58,7 +61,7 @@ impl Exposition {
 
     fn write(&self, mut out: Writer) -> Vec<u8> {
         self.metrics.write(&mut out);
-        // The GPUs come here: gpu.write(&mut out).
+        self.gpu.write(&mut out);
         if let Some(engine) = &self.engine {
             engine.write(&mut out, Instant::now());
         }

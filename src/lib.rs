@@ -12,6 +12,7 @@ pub mod demo;
 pub mod drain;
 pub mod engine;
 pub mod exposition;
+pub mod gpu;
 mod hop_by_hop;
 mod housekeeping;
 pub mod inject;

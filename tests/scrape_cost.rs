@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokenglass::classify::Endpoint;
-use tokenglass::config::Tenants as TenantConfig;
+use tokenglass::config::{Config, GpuMode, Tenants as TenantConfig};
 use tokenglass::engine::{Filter, Settings, Snapshots, Taken};
 use tokenglass::exposition::{Exposition, Format, Gzip};
+use tokenglass::gpu::{Gpu, Place};
 use tokenglass::metrics::{Key, Metrics, Series};
 use tokenglass::tenants::Tenants;
 use tokenglass::upstream::OpenConnections;
@@ -107,7 +108,10 @@ fn full(models: usize) -> Exposition {
     let taken = Taken::new(names.iter().map(|(name, kind)| (name.as_str(), *kind)));
     let engine = engine(taken);
     assert!(engine.update(0, engine_text().as_bytes(), Instant::now()));
-    Exposition::new(Arc::new(metrics), Some(Arc::new(engine)))
+    let mut off = Config::default().gpu;
+    off.mode = GpuMode::Off;
+    let gpu = Gpu::start(&off, &Place::default()).unwrap();
+    Exposition::new(Arc::new(metrics), Some(Arc::new(engine)), gpu)
 }
 
 fn engine(taken: Taken) -> Snapshots {

@@ -3,6 +3,7 @@
 //! Nothing here uses an HTTP library for the server side, because half of the use is to answer in ways that an HTTP
 //! library refuses to: half a chunk, a reset in the middle of a frame, a body shorter than its length.
 
+#![forbid(unsafe_code)]
 #![cfg_attr(
     test,
     allow(

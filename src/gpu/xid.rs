@@ -1,0 +1,143 @@
+//! XIDs, the driver's error reports: waited for on a thread of their own, since waiting blocks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::bitmasks::event::EventTypes;
+use nvml_wrapper::enums::event::XidError;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, EventSet, Nvml};
+
+use crate::gpu::ffi;
+use crate::gpu::lifecycle::{Class, Fault};
+use crate::gpu::source::Call;
+use crate::gpu::state::Shared;
+
+/// How long one wait takes at most, ms: so long a generation's end waits for this thread.
+const WAIT_MS: u32 = 1000;
+/// Between two waits that fail at once.
+const PAUSE: Duration = Duration::from_millis(500);
+/// NVML's code for an XID that it does not know.
+const UNKNOWN_XID: u64 = 999;
+
+/// A GPU to listen to.
+pub(super) struct Listened<'n> {
+    pub(super) uuid: String,
+    pub(super) device: Device<'n>,
+}
+
+/// Listens until `over`. Also looks after the poller, which may hang.
+pub(super) fn listen(nvml: &Nvml, gpus: Vec<Listened<'_>>, shared: &Shared, over: &AtomicBool) {
+    let registered = register(nvml, gpus, shared);
+    if let Some((_, gpus)) = &registered {
+        shared.hears(gpus.iter().map(|gpu| gpu.uuid.clone()));
+    }
+    let mut quiet = false;
+    while !over.load(Ordering::Acquire) {
+        shared.watch(Instant::now());
+        let Some((events, gpus)) = &registered else {
+            std::thread::sleep(PAUSE);
+            continue;
+        };
+        match events.wait(WAIT_MS) {
+            Ok(event) => {
+                quiet = false;
+                let gpu = gpus
+                    .iter()
+                    .find(|gpu| ffi::same(&gpu.device, &event.device));
+                if let (Some(gpu), Some(xid)) = (gpu, event.event_data) {
+                    let code = match xid {
+                        XidError::Value(code) => code,
+                        XidError::Unknown => UNKNOWN_XID,
+                    };
+                    tracing::warn!(xid = code, uuid = gpu.uuid, "a GPU reports an XID");
+                    shared.xid(&gpu.uuid, code);
+                }
+            }
+            Err(NvmlError::Timeout) => quiet = false,
+            Err(error) => {
+                let fault = Fault::from(error);
+                shared.error(Call::EventSetWait, fault);
+                if !std::mem::replace(&mut quiet, true) {
+                    tracing::warn!(error = fault.label(), "cannot wait for XIDs");
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// One set for all GPUs that can. The set is lost with each that cannot, so that it is begun again without that one.
+fn register<'n>(
+    nvml: &'n Nvml,
+    mut gpus: Vec<Listened<'n>>,
+    shared: &Shared,
+) -> Option<(EventSet<'n>, Vec<Listened<'n>>)> {
+    // The wrapper's destructor of a set would panic without it.
+    if nvml.lib().nvmlEventSetFree.is_err() {
+        return None;
+    }
+    'again: while !gpus.is_empty() {
+        let mut set = match nvml.create_event_set() {
+            Ok(set) => set,
+            Err(error) => {
+                shared.error(Call::RegisterEvents, error.into());
+                return None;
+            }
+        };
+        for (at, gpu) in gpus.iter().enumerate() {
+            match gpu
+                .device
+                .register_events(EventTypes::CRITICAL_XID_ERROR, set)
+            {
+                Ok(registered) => set = registered,
+                Err(error) => {
+                    let fault = Fault::from(error.error);
+                    shared.error(Call::RegisterEvents, fault);
+                    if fault.class() != Class::Never {
+                        tracing::warn!(
+                            error = fault.label(),
+                            uuid = gpu.uuid,
+                            "no XIDs of this GPU"
+                        );
+                    }
+                    gpus.remove(at);
+                    continue 'again;
+                }
+            }
+        }
+        return Some((set, gpus));
+    }
+    None
+}
+
+/// As dcgm-exporter's label `err_msg` has it for the codes that matter to us.
+pub(super) fn text(code: u64) -> &'static str {
+    match code {
+        0 => "No Error",
+        13 => "Graphics Engine Exception",
+        31 => "GPU memory page fault",
+        32 => "Invalid or corrupted push buffer stream",
+        43 => "GPU stopped processing",
+        45 => "Preemptive cleanup, due to previous errors",
+        46 => "GPU stopped processing",
+        48 => "Double Bit ECC Error",
+        62 => "Internal micro-controller halt",
+        63 => "ECC page retirement or row remapping recording event",
+        64 => "ECC page retirement or row remapper recording failure",
+        68 => "NVDEC0 Exception",
+        74 => "NVLINK Error",
+        79 => "GPU has fallen off the bus",
+        92 => "High single-bit ECC error rate",
+        94 => "Contained ECC error",
+        95 => "Uncontained ECC error",
+        109 => "Context Switch Timeout Error",
+        119 => "GSP RPC Timeout",
+        120 => "GSP Error",
+        140 => "ECC Unrecovered Error",
+        143 => "GPU Initialization Error",
+        149 => "NVLINK Error",
+        154 => "GPU Recovery Action Changed",
+        _ => "Unknown Error",
+    }
+}
