@@ -7,6 +7,7 @@ pub mod buckets;
 mod expiry;
 mod family;
 pub mod labels;
+pub mod polled;
 pub mod series;
 mod totals;
 
@@ -17,9 +18,11 @@ use prometheus::{
 };
 
 pub use expiry::InUse;
+pub use polled::Polled;
 pub use series::{Key, LabelValues, Series};
 pub use totals::Totals;
 
+use crate::config::Config;
 use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::tenants::Tenants;
@@ -86,6 +89,8 @@ pub struct Metrics {
     pub downstream_connections: IntGauge,
     /// `tokenglass_config_reloads_total`, by `result`
     pub reloads: IntCounterVec,
+    /// What the pollers learn.
+    pub polled: Polled,
     upstream_connections: IntGauge,
     open: OpenConnections,
 }
@@ -118,12 +123,18 @@ impl Metrics {
     pub fn new(
         registry: &Registry,
         open: OpenConnections,
-        max_models: usize,
+        config: &Config,
         tenants: Tenants,
     ) -> Result<Self, prometheus::Error> {
         let make = Maker::new(registry, tenants.names());
         let overflowing = ["model"].into_iter().chain(tenants.names());
         let faults = Fault::ALL.iter().map(|fault| fault.as_label());
+        let overflow = make.counters(
+            "tokenglass_label_overflow_total",
+            "Label values beyond the cap, shown as other.",
+            "label",
+            overflowing,
+        )?;
         let metrics = Self {
             success: make.requests("vllm_request_success_total", "Requests answered with 2xx and, for a stream, a proper end.", &[])?,
             error: make.requests("vllm_request_error_total", "Failed requests by the exact kind of failure.", &["error_type"])?,
@@ -146,13 +157,14 @@ impl Metrics {
             frontend: make.request_histograms("vllm_request_frontend_seconds", "Streams: time to first token on the wire less vLLM's own queue and prefill, where its per-request metrics object passes by: network and vLLM's frontend.", buckets::TTFT, &[])?,
             overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
             faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
-            overflow: make.counters("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other.", "label", overflowing)?,
+            polled: Polled::new(&make, config, overflow.clone())?,
+            overflow,
             downstream_connections: make.gauge("tokenglass_downstream_connections", "Open client connections.")?,
             reloads: make.counters("tokenglass_config_reloads_total", "Configuration reloads by result.", "result", ["success", "failure"].into_iter())?,
             upstream_connections: make.gauge("tokenglass_upstream_connections", "Open upstream connections, in use and idle.")?,
             open,
             registry: registry.clone(),
-            models: Values::new(max_models),
+            models: Values::new(config.observe.max_models),
             lives: Lives::default(),
             tenants,
         };
@@ -185,7 +197,7 @@ impl Metrics {
             };
         }
         match record.requested_model.as_deref() {
-            Some(name) if self.models.knows(name) => name,
+            Some(name) if self.models.admit_listed(name) => name,
             _ => labels::OTHER,
         }
     }

@@ -3,18 +3,27 @@
 //! One thread for all of it, with a runtime of its own: neither a scrape nor a stream ever waits for it.
 
 mod client;
+mod counters;
+mod health;
+mod models;
+mod pace;
+mod totals;
 
 use std::io;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
 use crate::metrics::Metrics;
 use crate::upstream::Connector;
+use health::Health;
 
 pub use client::{Client, ProbeError, Reply};
+pub use models::Model;
+pub use totals::{EngineTotals, engine_totals};
 
 /// What the pollers need.
 #[derive(Debug)]
@@ -51,10 +60,21 @@ impl Poller {
             .build_local(LocalOptions::default())?;
         let mut over = self.drain.clone();
         runtime.block_on(async move {
-            for connector in &self.connectors {
-                let _client = Client::new(connector.clone(), &self.config.upstream);
-                // health::run and engine::run are spawned here, one of each for each upstream.
+            let mut tasks = JoinSet::new();
+            for (upstream, connector) in self.connectors.iter().enumerate() {
+                let client = || Client::new(connector.clone(), &self.config.upstream);
+                let (config, metrics) = (&self.config, &self.metrics);
+                if config.health.enabled {
+                    let health =
+                        Health::new(upstream, client(), Arc::clone(config), Arc::clone(metrics));
+                    tasks.spawn_local(health.run());
+                }
+                if config.engine.metrics {
+                    let (config, metrics) = (Arc::clone(config), Arc::clone(metrics));
+                    tasks.spawn_local(counters::run(upstream, client(), config, metrics));
+                }
             }
+            // Dropped with all that they were at.
             over.reached(Stage::Over).await;
             Ok(())
         })
