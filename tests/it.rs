@@ -32,6 +32,8 @@ mod endpoints;
 mod forwarding;
 #[path = "it/guarded.rs"]
 mod guarded;
+#[path = "it/health.rs"]
+mod health;
 #[path = "it/held_back.rs"]
 mod held_back;
 #[path = "it/http2.rs"]
@@ -60,6 +62,8 @@ mod smuggling;
 mod smuggling_cases;
 #[path = "it/smuggling_hosts.rs"]
 mod smuggling_hosts;
+#[path = "it/stalled.rs"]
+mod stalled;
 #[path = "it/strict.rs"]
 mod strict;
 #[path = "it/support.rs"]
@@ -76,5 +80,7 @@ mod transports;
 mod truth;
 #[path = "it/turns.rs"]
 mod turns;
+#[path = "it/unaccounted.rs"]
+mod unaccounted;
 #[path = "it/upstream_leg.rs"]
 mod upstream_leg;
