@@ -53,10 +53,13 @@ struct Epoch {
 struct Books {
     /// The last reading, as it was.
     last: Option<Tokens>,
+    started: Option<f64>,
     /// What the engine has done since the books were opened.
     engine: Tokens,
     /// `engine` when each epoch was closed.
     closed: [Tokens; EPOCHS],
+    /// What had ended of each when the engine was last asked.
+    asked: [Tokens; EPOCHS],
     /// The first epoch that is not balanced.
     next: usize,
     /// Tokens of the requests of all balanced epochs.
@@ -82,8 +85,10 @@ impl Default for Ledger {
             epochs: std::array::from_fn(|_| Epoch::default()),
             books: Mutex::new(Books {
                 last: None,
+                started: None,
                 engine: Tokens::default(),
                 closed: [Tokens::default(); EPOCHS],
+                asked: [Tokens::default(); EPOCHS],
                 next: 0,
                 passed: Tokens::default(),
                 balance: Tokens::default(),
@@ -114,23 +119,17 @@ impl Ledger {
     }
 
     /// The engine's counters say `totals`. Returns by how much more is known to be unaccounted than before.
-    pub fn read(&self, totals: Tokens) -> Tokens {
+    ///
+    /// `started` tells one process from another: vLLM may restart and be ahead of where it was, and several may answer
+    /// at one address in turn.
+    pub fn read(&self, totals: Tokens, started: Option<f64>) -> Tokens {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = std::mem::replace(&mut books.started, started) == started;
         match books.last.replace(totals) {
-            Some(last) if totals.input >= last.input && totals.output >= last.output => {
+            Some(last) if same && totals.input >= last.input && totals.output >= last.output => {
                 books.engine += totals.less(last);
             }
-            Some(_) => {
-                // It has restarted. What it did between the last reading and its end nobody knows, so the requests of
-                // that time have nothing to be held against.
-                self.forget(&mut books);
-                books.engine = totals;
-            }
-            None => {
-                // What ended before is in the engine's counters as they are now, and in nobody's books.
-                self.forget(&mut books);
-                books.engine = Tokens::default();
-            }
+            _ => self.open(&mut books),
         }
         self.close(&mut books);
         self.balance(&mut books)
@@ -154,27 +153,48 @@ impl Ledger {
         let before = books.balance;
         let current = self.current.load(SeqCst);
         while books.next < current {
-            let epoch = self.epoch(books.next);
+            let number = books.next;
+            let epoch = self.epoch(number);
             if epoch.open.load(SeqCst) != 0 {
                 break;
             }
             books.passed += epoch.take();
-            let closed = books.closed.get(books.next % EPOCHS).copied();
+            if let Some(asked) = books.asked.get_mut(number % EPOCHS) {
+                *asked = Tokens::default();
+            }
+            let closed = books.closed.get(number % EPOCHS).copied();
             let unaccounted = closed.unwrap_or_default().less(books.passed);
             books.balance = books.balance.max(unaccounted);
-            books.next += 1;
+            books.next = number + 1;
         }
         books.balance.less(before)
     }
 
-    /// Opens the books anew. Requests that have not ended stay in: too much on this side makes no false alarm.
-    fn forget(&self, books: &mut Books) {
-        for epoch in &self.epochs {
-            epoch.take();
+    /// The engine is about to be asked for its counters: what has ended by now is in the answer.
+    pub fn asking(&self) {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load(SeqCst);
+        for number in books.next..=current {
+            let ended = self.epoch(number).sum();
+            if let Some(asked) = books.asked.get_mut(number % EPOCHS) {
+                *asked = ended;
+            }
         }
+    }
+
+    /// The first reading of this engine: what had ended when it was asked for stays out of the books. All others stay
+    /// in, though a part of theirs is in this reading and so in no later difference: too much on this side is no false
+    /// alarm.
+    fn open(&self, books: &mut Books) {
+        let current = self.current.load(SeqCst);
+        for number in books.next..=current {
+            let asked = books.asked.get_mut(number % EPOCHS).map(std::mem::take);
+            self.epoch(number).take_out(asked.unwrap_or_default());
+        }
+        books.engine = Tokens::default();
         books.passed = Tokens::default();
         books.balance = Tokens::default();
-        // Epochs that are closed and have requests were closed over other books.
+        // Closed over other books.
         books.closed = [Tokens::default(); EPOCHS];
     }
 
@@ -188,11 +208,24 @@ impl Ledger {
 }
 
 impl Epoch {
+    fn sum(&self) -> Tokens {
+        Tokens {
+            input: self.input.load(SeqCst),
+            output: self.output.load(SeqCst),
+        }
+    }
+
     fn take(&self) -> Tokens {
         Tokens {
             input: self.input.swap(0, SeqCst),
             output: self.output.swap(0, SeqCst),
         }
+    }
+
+    /// What it is known to contain.
+    fn take_out(&self, tokens: Tokens) {
+        self.input.fetch_sub(tokens.input, SeqCst);
+        self.output.fetch_sub(tokens.output, SeqCst);
     }
 }
 

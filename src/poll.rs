@@ -74,8 +74,18 @@ impl Poller {
                     tasks.spawn_local(counters::run(upstream, client(), config, metrics));
                 }
             }
-            // Dropped with all that they were at.
-            over.reached(Stage::Over).await;
+            let broken = async {
+                while let Some(ended) = tasks.join_next().await {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a poller broke; what it said is not true any more");
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = over.reached(Stage::Over) => {}
+                () = broken => {}
+            }
             Ok(())
         })
     }

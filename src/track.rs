@@ -117,11 +117,12 @@ impl Track {
         if self.replay || self.endpoint == Endpoint::Tokenize {
             return;
         }
+        // A session may be open and quiet for hours, and what passes in it is not read.
+        if self.endpoint == Endpoint::Realtime {
+            return;
+        }
         self.ticket = self.recorder.ticket(upstream);
-        // A session may be open and quiet for hours.
-        if self.endpoint != Endpoint::Realtime
-            && let Some(slot) = self.recorder.slot(upstream)
-        {
+        if let Some(slot) = self.recorder.slot(upstream) {
             self.request.borrow_mut().toward(Arc::clone(slot));
             self.slot = Some(Arc::clone(slot));
         }

@@ -174,6 +174,14 @@ impl Polled {
         }
     }
 
+    /// The engine is about to be asked for its counters. To be called before each request: it says which of the traffic
+    /// the answer contains.
+    pub fn asking(&self, upstream: usize) {
+        if let Some(known) = self.upstreams.get(upstream) {
+            known.ledger.asking();
+        }
+    }
+
     /// What the engine's counters say, as read at `at`; none if they cannot be read, which counts as standing still.
     pub fn engine(&self, upstream: usize, totals: Option<EngineTotals>, at: Instant) {
         let (Some(known), Some(totals)) = (self.upstreams.get(upstream), totals) else {
@@ -188,10 +196,11 @@ impl Polled {
         if !self.observed {
             return;
         }
-        let more = known.ledger.read(Tokens {
+        let tokens = Tokens {
             input: whole(totals.prompt),
             output: whole(totals.generation),
-        });
+        };
+        let more = known.ledger.read(tokens, totals.started);
         for (direction, more) in [
             (Direction::Input, more.input),
             (Direction::Output, more.output),
@@ -308,6 +317,10 @@ impl Polled {
         let Some(known) = self.upstreams.get(upstream) else {
             return false;
         };
+        if !self.observed {
+            // Of requests nothing is known, and so nothing of stalls.
+            return false;
+        }
         let counters = known.lock().counters;
         let signs = self.activity.signs(upstream);
         let stalled = signs.stalled(self.activity.time(now), counters, after);

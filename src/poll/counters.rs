@@ -21,6 +21,7 @@ pub(super) async fn run(
     loop {
         let started = Instant::now();
         let next = tokio::time::Instant::now() + jittered(engine.interval);
+        metrics.polled.asking(upstream);
         let get = client.get(
             "/metrics",
             "text/plain",

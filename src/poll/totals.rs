@@ -11,6 +11,8 @@ pub struct EngineTotals {
     pub generation: f64,
     /// Of all that moves while an engine works: another one is a sign of life.
     pub fingerprint: u64,
+    /// When its process started, if it says so: another time is another process, whatever its counters are.
+    pub started: Option<f64>,
 }
 
 /// Change with every step of an engine, or with every request. Names of all versions.
@@ -24,16 +26,22 @@ const SIGNS: &[&str] = &[
     "vllm:num_requests_running",
 ];
 
+const STARTED: &str = "process_start_time_seconds";
+
 /// Reads them from an exposition. None if it has no token counters: then it is not vLLM's.
 #[must_use]
 pub fn engine_totals(text: &str) -> Option<EngineTotals> {
     let mut prompt = None;
     let mut generation = None;
+    let mut started = None;
     let mut hasher = DefaultHasher::new();
     for line in text.lines() {
         let line = line.trim_start();
         // One look rules most lines out.
         if !line.starts_with("vllm:") {
+            if let Some(rest) = line.strip_prefix(STARTED) {
+                started = started.or(value(rest));
+            }
             continue;
         }
         let end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
@@ -58,6 +66,7 @@ pub fn engine_totals(text: &str) -> Option<EngineTotals> {
         prompt: prompt?,
         generation: generation?,
         fingerprint: hasher.finish(),
+        started,
     })
 }
 
@@ -88,6 +97,10 @@ vllm:num_requests_running{engine="0",model_name="tiny"} 0.0
     fn totals_are_summed_over_engines() {
         let totals = engine_totals(TEXT).unwrap();
         assert_eq!((totals.prompt, totals.generation), (619.0, 952.0));
+        assert_eq!(totals.started, None);
+        let text = format!("process_start_time_seconds 1.79555188727e+09\n{TEXT}");
+        let totals = engine_totals(&text).unwrap();
+        assert_eq!(totals.started, Some(1.795_551_887_27e9));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use loadtest::sim;
 use tokenglass::config::{Config, Secret, UpstreamUrl};
 
+use crate::child::Child;
 use crate::origin::{Peer, origin};
 use crate::support::{Metrics, Proxy, chat, exchange, runtime};
 
@@ -255,7 +256,7 @@ fn a_kill_and_a_restart_show() {
     proxy.wait_metrics("down", down);
     // Two intervals are 200 ms; the rest is for a machine that does other things.
     assert!(
-        killed.elapsed() < Duration::from_secs(2),
+        killed.elapsed() < Duration::from_secs(3),
         "{:?}",
         killed.elapsed()
     );
@@ -294,7 +295,7 @@ fn a_kill_and_a_restart_show() {
             && !lines(m, "vllm_server_load").is_empty()
     });
     assert!(
-        back.elapsed() < Duration::from_secs(2),
+        back.elapsed() < Duration::from_secs(3),
         "{:?}",
         back.elapsed()
     );
@@ -602,4 +603,36 @@ fn the_key_goes_to_the_models_only() {
             .all(|head| head.contains(key))
     );
     assert!(!proxy.metrics().0.contains("sk-secret"));
+}
+
+#[test]
+fn a_change_is_logged_once() {
+    let runtime = runtime();
+    let config = sim::Config::default;
+    let start = |listen| {
+        let config = sim::Config { listen, ..config() };
+        runtime
+            .block_on(async { sim::Server::start(config) })
+            .unwrap()
+    };
+    let server = start(config().listen);
+    let addr = server.addr();
+    let child = Child::start(addr, "[health]\ninterval = \"100ms\"\ntimeout = \"1s\"\n");
+    assert!(child.wait_log("vLLM ").contains("is up"));
+    std::thread::sleep(INTERVAL * 5);
+    runtime.block_on(server.shutdown());
+    let line = child.wait_log("vLLM ");
+    assert!(
+        line.contains("is down") && line.contains("refused"),
+        "{line}"
+    );
+    std::thread::sleep(INTERVAL * 5);
+    let server = start(sim::Listen::Tcp(addr));
+    assert!(child.wait_log("vLLM ").contains("is up"));
+    server.set_healthy(false);
+    let line = child.wait_log("vLLM ");
+    assert!(
+        line.contains("not healthy") && line.contains("503"),
+        "{line}"
+    );
 }

@@ -144,7 +144,7 @@ fn a_long_answer_is_no_stall_while_the_engine_works() {
     stalled(&proxy, false);
     let over = Arc::new(Mutex::new(false));
     let ticking = {
-        let (vllm, over) = (vllm.clone(), Arc::clone(&over));
+        let over = Arc::clone(&over);
         std::thread::spawn(move || {
             for tokens in 6.. {
                 if *over.lock().unwrap() {

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loadtest::sim;
 use tokio::runtime::Runtime;
@@ -76,9 +76,17 @@ fn stays(proxy: &Proxy, wanted: (u64, u64)) {
     }
 }
 
-/// What the simulator did from its `skip`th request on.
-fn done(sim: &sim::Server, skip: usize) -> (u64, u64) {
+/// What the simulator did for its `count` requests from the `skip`th on, which are the last.
+#[track_caller]
+fn done(sim: &sim::Server, skip: usize, count: usize) -> (u64, u64) {
+    // It writes them down a moment after the client has its answer.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sim.truth().len() < skip + count {
+        assert!(Instant::now() < deadline, "{} requests", sim.truth().len());
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let entries = sim.truth().entries();
+    assert_eq!(entries.len(), skip + count);
     entries.iter().skip(skip).fold((0, 0), |sum, entry| {
         let input = entry.prompt_tokens * entry.n;
         (
@@ -94,6 +102,7 @@ fn what_passes_is_accounted_for_and_what_bypasses_is_not() {
     let sim = simulator(&runtime);
     // Before the first reading: nobody's business.
     ask(sim.addr(), &[PLAIN], 3);
+    done(&sim, 0, 3);
     let proxy = proxy(sim.addr());
     let to = proxy.addr();
     let clients: Vec<_> = (0..4)
@@ -106,9 +115,10 @@ fn what_passes_is_accounted_for_and_what_bypasses_is_not() {
         client.join().unwrap();
     }
     stays(&proxy, (0, 0));
-    let before = sim.truth().entries().len();
+    let before = 3 + 4 * 60;
+    done(&sim, 0, before);
     ask(sim.addr(), &[PLAIN, STREAM, SEVERAL], 2);
-    let bypassed = done(&sim, before);
+    let bypassed = done(&sim, before, 6);
     assert!(bypassed.0 > 0 && bypassed.1 > 0);
     becomes(&proxy, bypassed);
     ask(to, &[STREAM], 5);
@@ -182,7 +192,7 @@ fn an_abort_costs_what_the_proxy_did_not_see() {
     let metrics = proxy.wait_metrics("a lost abort", |m| {
         m.count("vllm_unaccounted_tokens_total", &[r#"direction="input""#]) > 0
     });
-    let (input, output) = done(&sim, 0);
+    let (input, output) = done(&sim, 0, 1);
     assert_eq!(
         metrics.count("vllm_unaccounted_tokens_total", &[r#"direction="input""#]),
         input
@@ -196,15 +206,17 @@ fn a_restart_takes_nothing_back() {
     let sim = simulator(&runtime);
     let addr = sim.addr();
     let proxy = proxy(addr);
-    ask(addr, &[PLAIN], 4);
-    let first = done(&sim, 0);
+    ask(addr, &[PLAIN], 40);
+    let first = done(&sim, 0, 40);
     becomes(&proxy, first);
     runtime.block_on(sim.shutdown());
     let sim = start(&runtime, sim::Listen::Tcp(addr), sim::Behaviour::default());
+    // It has been read before anybody asks it.
+    stays(&proxy, first);
     ask(proxy.addr(), &[PLAIN, STREAM], 2);
     stays(&proxy, first);
     ask(addr, &[PLAIN], 1);
-    let second = done(&sim, 4);
+    let second = done(&sim, 4, 1);
     becomes(&proxy, (first.0 + second.0, first.1 + second.1));
 }
 
