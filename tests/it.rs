@@ -66,6 +66,8 @@ mod smuggling_hosts;
 mod stalled;
 #[path = "it/strict.rs"]
 mod strict;
+#[path = "it/stub.rs"]
+mod stub;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tenants.rs"]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokenglass::config::UpstreamUrl;
 
-use crate::health::{INTERVAL, Reply, Vllm, is, models, polling};
+use crate::health::{INTERVAL, is, polling};
 use crate::origin::Peer;
+use crate::stub::{Reply, Vllm, models};
 use crate::support::{Proxy, STREAM, chat};
 
 const AFTER: Duration = Duration::from_secs(1);

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use loadtest::sim;
 use tokio::runtime::Runtime;
 
-use crate::health::{INTERVAL, Reply, Vllm, is, lines};
+use crate::health::{INTERVAL, is, lines};
 use crate::origin::Peer;
+use crate::stub::{Reply, Vllm};
 use crate::support::{Proxy, STREAM, chat, read_message, runtime};
 
 const PLAIN: &str =
