@@ -110,12 +110,7 @@ impl App {
         let admin = admin_listener.local_addr()?;
         let tenants = Tenants::new(&config.tenants)?;
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(Metrics::new(
-            &registry,
-            open,
-            config.observe.max_models,
-            tenants,
-        )?);
+        let metrics = Arc::new(Metrics::new(&registry, open, &config, tenants)?);
         let (trigger, drain) = drain::channel();
 
         let gpu = Gpu::start(&config.gpu, &Place::here())?;
@@ -310,6 +305,9 @@ struct Late(Arc<Metrics>);
 impl Sink for Late {
     fn record(&self, done: Estimated) {
         self.0.record_late(&done.record);
+        if let Some(ticket) = done.ticket {
+            ticket.book(&done.record);
+        }
     }
 
     fn error(&self, model: &str, direction: Direction, share: f64) {

@@ -3,6 +3,7 @@
 //! The modules stand in the order in which a request meets them: listen → proxy (guard, classify, headers, forward)
 //! → upstream → observe → record → metrics; the pollers (poll, gpu) and exposition, admin beside them.
 
+pub mod activity;
 pub mod admin;
 pub mod app;
 pub mod classify;
@@ -16,6 +17,7 @@ pub mod gpu;
 mod hop_by_hop;
 mod housekeeping;
 pub mod inject;
+pub mod ledger;
 pub mod listen;
 mod log_limit;
 pub mod metrics;

@@ -8,6 +8,7 @@ mod children;
 mod expiry;
 mod family;
 pub mod labels;
+pub mod polled;
 pub mod series;
 mod totals;
 
@@ -17,9 +18,11 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, R
 
 pub use children::{Child, Children};
 pub use expiry::InUse;
+pub use polled::Polled;
 pub use series::{Key, LabelValues, Series};
 pub use totals::Totals;
 
+use crate::config::Config;
 use crate::exposition::{Format, Kind, Writer};
 use crate::outcome::Outcome;
 use crate::record::Record;
@@ -87,6 +90,8 @@ pub struct Metrics {
     pub downstream_connections: IntGauge,
     /// `tokenglass_config_reloads_total`, by `result`
     pub reloads: IntCounterVec,
+    /// What the pollers learn.
+    pub polled: Polled,
     upstream_connections: IntGauge,
     open: OpenConnections,
 }
@@ -119,12 +124,18 @@ impl Metrics {
     pub fn new(
         registry: &Registry,
         open: OpenConnections,
-        max_models: usize,
+        config: &Config,
         tenants: Tenants,
     ) -> Result<Self, prometheus::Error> {
         let make = Maker::new(registry, tenants.names());
         let overflowing = ["model"].into_iter().chain(tenants.names());
         let faults = Fault::ALL.iter().map(|fault| fault.as_label());
+        let overflow = make.counters(
+            "tokenglass_label_overflow_total",
+            "Label values beyond the cap, shown as other.",
+            "label",
+            overflowing,
+        )?;
         make.build_info()?;
         #[cfg(target_os = "linux")]
         make.process()?;
@@ -150,12 +161,13 @@ impl Metrics {
             frontend: make.request_histograms("vllm_request_frontend_seconds", "Streams: time to first token on the wire less vLLM's own queue and prefill, where its per-request metrics object passes by: network and vLLM's frontend.", buckets::TTFT, &[])?,
             overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
             faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
-            overflow: make.counters("tokenglass_label_overflow_total", "Label values beyond the cap, shown as other.", "label", overflowing)?,
+            polled: Polled::new(&make, config, overflow.clone())?,
+            overflow,
             downstream_connections: make.gauge("tokenglass_downstream_connections", "Open client connections.")?,
             reloads: make.counters("tokenglass_config_reloads_total", "Configuration reloads by result.", "result", ["success", "failure"].into_iter())?,
             upstream_connections: make.gauge("tokenglass_upstream_connections", "Open upstream connections, in use and idle.")?,
             open,
-            models: Values::new(max_models),
+            models: Values::new(config.observe.max_models),
             lives: Lives::default(),
             shown: make.finish(),
             tenants,
@@ -197,7 +209,7 @@ impl Metrics {
             };
         }
         match record.requested_model.as_deref() {
-            Some(name) if self.models.knows(name) => name,
+            Some(name) if self.models.admit_listed(name) => name,
             _ => labels::OTHER,
         }
     }

@@ -4,21 +4,28 @@
 
 mod client;
 mod engine;
+mod health;
 mod jitter;
+mod models;
+mod pace;
+mod totals;
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
 use crate::engine::Snapshots;
 use crate::metrics::Metrics;
 use crate::upstream::Connector;
+use health::Health;
 
 pub use client::{Client, ProbeError, Reply};
+pub use models::Model;
+pub use totals::{EngineTotals, engine_totals};
 
 /// What the pollers need.
 #[derive(Debug)]
@@ -57,20 +64,38 @@ impl Poller {
             .build_local(LocalOptions::default())?;
         let mut over = self.drain.clone();
         runtime.block_on(async move {
-            for (index, connector) in self.connectors.iter().enumerate() {
-                let client = Rc::new(Client::new(connector.clone(), &self.config.upstream));
+            let mut tasks = JoinSet::new();
+            for (upstream, connector) in self.connectors.iter().enumerate() {
+                let client = || Client::new(connector.clone(), &self.config.upstream);
+                let (config, metrics) = (&self.config, &self.metrics);
+                if config.health.enabled {
+                    let health =
+                        Health::new(upstream, client(), Arc::clone(config), Arc::clone(metrics));
+                    tasks.spawn_local(health.run());
+                }
                 if let Some(snapshots) = &self.engine {
                     let poll = engine::Poll {
-                        client: Rc::clone(&client),
-                        config: Arc::clone(&self.config),
+                        client: client(),
+                        config: Arc::clone(config),
+                        metrics: Arc::clone(metrics),
                         snapshots: Arc::clone(snapshots),
-                        upstream: index,
+                        upstream,
                     };
-                    tokio::task::spawn_local(poll.run());
+                    tasks.spawn_local(poll.run());
                 }
-                // health::run is spawned here too.
             }
-            over.reached(Stage::Over).await;
+            let broken = async {
+                while let Some(ended) = tasks.join_next().await {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a poller broke; what it said is not true any more");
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = over.reached(Stage::Over) => {}
+                () = broken => {}
+            }
             Ok(())
         })
     }

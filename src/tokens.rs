@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::classify::Endpoint;
 use crate::config;
+use crate::ledger::Ticket;
 use crate::outcome::{Outcome, TokenSource};
 use crate::record::{EstimateText, FinishReason, Record};
 
@@ -39,6 +40,8 @@ use counter::Counter;
 pub struct Estimated {
     /// The record. Its text is gone.
     pub record: Record,
+    /// Its place in the books.
+    pub ticket: Option<Ticket>,
 }
 
 /// Takes the results, on the estimator's thread. Any `Fn(Estimated)` is one, and lets the errors go.
@@ -65,6 +68,8 @@ pub struct Job {
     pub record: Record,
     /// Where the count of its prompt goes, if one was asked for.
     pub prompt: Option<Arc<PromptCell>>,
+    /// Its place in the books, which are held open until it is counted.
+    pub ticket: Option<Ticket>,
 }
 
 /// A finished request with usage, and what to compare it with.

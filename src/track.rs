@@ -8,6 +8,7 @@ mod request;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -19,7 +20,9 @@ use smallvec::SmallVec;
 pub use recorder::Recorder;
 pub use request::RequestWatch;
 
+use crate::activity::Slot;
 use crate::classify::Endpoint;
+use crate::ledger::Ticket;
 use crate::metrics::{Fault, InUse, Key};
 use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
@@ -28,6 +31,9 @@ use crate::tenants::TenantValues;
 
 /// Inter-token gaps are counted locally and flushed at least this often, so that a stream of minutes shows at once.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// vLLM takes no more (`VLLM_MAX_N_SEQUENCES`).
+const MOST_CHOICES: u32 = 16_384;
 
 /// One request that is being measured.
 #[derive(Debug)]
@@ -42,6 +48,10 @@ pub struct Track {
     gaps: Option<Gaps>,
     stalled: Option<(InUse, IntGauge)>,
     tenants: TenantValues,
+    /// Where the engine's progress shows.
+    slot: Option<Arc<Slot>>,
+    /// Its place in the books.
+    ticket: Option<Ticket>,
 }
 
 #[derive(Debug)]
@@ -90,6 +100,8 @@ impl Track {
             gaps: None,
             stalled: None,
             tenants,
+            slot: None,
+            ticket: None,
         }
     }
 
@@ -99,11 +111,31 @@ impl Track {
         Rc::clone(&self.request)
     }
 
+    /// It is about to be sent to this upstream.
+    pub fn toward(&mut self, upstream: usize) {
+        // What no engine works for is no sign of one, and has no tokens.
+        if self.replay || self.endpoint == Endpoint::Tokenize {
+            return;
+        }
+        // A session may be open and quiet for hours, and what passes in it is not read.
+        if self.endpoint == Endpoint::Realtime {
+            return;
+        }
+        self.ticket = self.recorder.ticket(upstream);
+        if let Some(slot) = self.recorder.slot(upstream) {
+            self.request.borrow_mut().toward(Arc::clone(slot));
+            self.slot = Some(Arc::clone(slot));
+        }
+    }
+
     /// The response head has come.
     pub fn head(&mut self, head: &response::Parts) {
         let mut facts = self.request.borrow_mut().settle();
         facts.replay = self.replay;
         let learning = self.request.borrow().learns();
+        if let Some(ticket) = &mut self.ticket {
+            ticket.choices(choices(self.endpoint, facts.n));
+        }
         let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let facts_of_head = HeadFacts {
             status: head.status.as_u16(),
@@ -143,6 +175,10 @@ impl Track {
         };
         *any_data = true;
         let Some(watching) = observer else {
+            // Bytes are all that can be seen now.
+            if let Some(slot) = &self.slot {
+                slot.progress(now);
+            }
             return;
         };
         let mut closed: SmallVec<[crate::observe::Gap; 2]> = SmallVec::new();
@@ -152,6 +188,11 @@ impl Track {
         if seen.is_none() {
             *observer = None;
             return;
+        }
+        if let Some(slot) = &self.slot
+            && watching.progressed(now)
+        {
+            slot.progress(now);
         }
         if closed.is_empty() {
             return;
@@ -274,6 +315,12 @@ impl Track {
                 };
                 bare(self.endpoint, &facts, outcome, self.started, now)
             });
+        // Also of an answer that had no token in it.
+        if let Some(slot) = &self.slot
+            && record.outcome == Outcome::Success
+        {
+            slot.progress(now);
+        }
         self.publish(record);
     }
 
@@ -281,7 +328,7 @@ impl Track {
     fn publish(&mut self, mut record: Record) {
         record.tenants = std::mem::take(&mut self.tenants);
         let prompt = self.request.borrow_mut().leave();
-        self.recorder.record(record, prompt);
+        self.recorder.record(record, prompt, self.ticket.take());
     }
 
     fn conclude(&mut self, outcome: Outcome) {
@@ -302,6 +349,16 @@ impl Drop for Track {
             Stage::Body { .. } => self.finish(End::ClientGone, Instant::now()),
             Stage::Recorded => {}
         }
+    }
+}
+
+/// As how many requests the engine runs one with this `n`. Others ignore the field, so a client may write anything in it.
+fn choices(endpoint: Endpoint, n: u32) -> u32 {
+    match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Generate => {
+            n.min(MOST_CHOICES)
+        }
+        _ => 1,
     }
 }
 

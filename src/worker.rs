@@ -61,21 +61,21 @@ pub fn spawn(
     std::thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
-            if let Err(error) = run(shared, listener) {
+            if let Err(error) = run(index, shared, listener) {
                 tracing::error!(%error, index, "a worker cannot run");
             }
             drop(alive);
         })
 }
 
-fn run(shared: Shared, listener: TcpListener) -> io::Result<()> {
+fn run(index: usize, shared: Shared, listener: TcpListener) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let tasks = Rc::new(Tasks::default());
         let mut drain = shared.drain.clone();
-        let proxy = proxy(&shared, &tasks);
+        let proxy = proxy(index, &shared, &tasks);
         tokio::task::spawn_local(reap(Rc::clone(&proxy)));
         let acceptor = Acceptor {
             listener: tokio::net::TcpListener::from_std(listener)?,
@@ -97,7 +97,7 @@ fn run(shared: Shared, listener: TcpListener) -> io::Result<()> {
     })
 }
 
-fn proxy(shared: &Shared, tasks: &Rc<Tasks>) -> Rc<Proxy> {
+fn proxy(index: usize, shared: &Shared, tasks: &Rc<Tasks>) -> Rc<Proxy> {
     let config = &shared.config;
     let upstreams = shared
         .connectors
@@ -106,6 +106,7 @@ fn proxy(shared: &Shared, tasks: &Rc<Tasks>) -> Rc<Proxy> {
         .collect();
     let recorder = config.observe.enabled.then(|| {
         Recorder::new(
+            index,
             config,
             Arc::clone(&shared.metrics),
             shared.estimator.clone(),

@@ -38,6 +38,8 @@ mod exposition_parser;
 mod forwarding;
 #[path = "it/guarded.rs"]
 mod guarded;
+#[path = "it/health.rs"]
+mod health;
 #[path = "it/held_back.rs"]
 mod held_back;
 #[path = "it/http2.rs"]
@@ -66,8 +68,12 @@ mod smuggling;
 mod smuggling_cases;
 #[path = "it/smuggling_hosts.rs"]
 mod smuggling_hosts;
+#[path = "it/stalled.rs"]
+mod stalled;
 #[path = "it/strict.rs"]
 mod strict;
+#[path = "it/stub.rs"]
+mod stub;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tenants.rs"]
@@ -82,5 +88,7 @@ mod transports;
 mod truth;
 #[path = "it/turns.rs"]
 mod turns;
+#[path = "it/unaccounted.rs"]
+mod unaccounted;
 #[path = "it/upstream_leg.rs"]
 mod upstream_leg;

@@ -92,7 +92,9 @@ fn on_cpu() -> Duration {
 fn full(models: usize) -> Exposition {
     let registry = prometheus::Registry::new();
     let tenants = Tenants::new(&TenantConfig::default()).unwrap();
-    let metrics = Metrics::new(&registry, OpenConnections::default(), 1000, tenants).unwrap();
+    let mut config = Config::default();
+    config.observe.max_models = 1000;
+    let metrics = Metrics::new(&registry, OpenConnections::default(), &config, tenants).unwrap();
     let endpoints = [Endpoint::ChatCompletions, Endpoint::Completions];
     for model in 0..models {
         for endpoint in endpoints {

@@ -53,6 +53,11 @@ pub const OVERHEAD: &[f64] = &[
 /// Shares: 1 % to 100 %.
 pub const RATIO: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
 
+/// A probe: 1 ms to 10 s.
+pub const PROBE: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -64,6 +69,7 @@ mod tests {
             super::TOKENS,
             super::OVERHEAD,
             super::RATIO,
+            super::PROBE,
         ] {
             assert!(edges.windows(2).all(|pair| pair[0] < pair[1]));
         }

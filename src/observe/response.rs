@@ -193,6 +193,16 @@ impl ResponseObserver {
         self.faults.saturating_add(overflows)
     }
 
+    /// Whether the read at `now` brought something that an engine has made, as far as that can be told.
+    #[must_use]
+    pub fn progressed(&self, now: Instant) -> bool {
+        match self.mode {
+            // Not comments, which vLLM's frontend sends on behalf of an engine that says nothing.
+            Mode::Stream(_) => self.progress.timing.last_token() == Some(now),
+            Mode::Body(_) | Mode::Opaque { .. } => self.status < 400,
+        }
+    }
+
     /// The body has ended, at `now`.
     #[must_use]
     pub fn finish(mut self, end: End, now: Instant) -> Record {

@@ -132,6 +132,11 @@ impl Timing {
         self.first.is_some()
     }
 
+    /// When the last token came.
+    pub(crate) fn last_token(&self) -> Option<Instant> {
+        self.last
+    }
+
     /// From `started` to the first token.
     pub(crate) fn ttft(&self, started: Instant) -> Option<Duration> {
         Some(self.first?.saturating_duration_since(started))

@@ -1,6 +1,5 @@
 //! Asks one vLLM for its own metrics, again and again.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,16 +8,20 @@ use http::header::CONTENT_ENCODING;
 
 use super::client::{Client, ProbeError, Reply};
 use super::jitter::jittered;
+use super::totals::engine_totals;
 use crate::config::Config;
 use crate::engine::Snapshots;
+use crate::metrics::Metrics;
+use crate::metrics::polled::Endpoint;
 
 /// What we can read. Asked for nothing in particular, python's client answers in 1.0.0, which has quoted names.
 const ACCEPT: &str = "text/plain; version=0.0.4";
 
 /// One upstream's poll.
 pub(super) struct Poll {
-    pub(super) client: Rc<Client>,
+    pub(super) client: Client,
     pub(super) config: Arc<Config>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) snapshots: Arc<Snapshots>,
     /// Its place among the upstreams.
     pub(super) upstream: usize,
@@ -46,6 +49,7 @@ impl Poll {
         let mut was_up = None;
         loop {
             let began = Instant::now();
+            self.metrics.polled.asking(self.upstream);
             let result = self.ask().await;
             let up = self.on_scrape(began.elapsed(), &result);
             // Once each time it turns, not every few seconds.
@@ -70,14 +74,12 @@ impl Poll {
 
     async fn ask(&self) -> Result<Reply, ScrapeError> {
         let settings = &self.config.engine;
-        // The key is for vLLM's guarded paths, of which /metrics is none; sending it does no harm where somebody guards it.
-        let key = self.config.health.api_key.as_ref();
         let reply = self
             .client
             .get(
                 "/metrics",
                 ACCEPT,
-                key,
+                None,
                 settings.timeout,
                 settings.max_bytes,
             )
@@ -94,17 +96,20 @@ impl Poll {
     }
 
     /// What one scrape has brought, and how long it took. Returns whether there are metrics.
-    ///
-    /// This is the one place where others who want the text or the timing are told: scrape duration and errors, the
-    /// engine's own totals.
-    fn on_scrape(&self, _duration: Duration, result: &Result<Reply, ScrapeError>) -> bool {
+    fn on_scrape(&self, took: Duration, result: &Result<Reply, ScrapeError>) -> bool {
         let now = Instant::now();
-        match result {
-            Ok(reply) => self.snapshots.update(self.upstream, &reply.body, now),
+        let text = result.as_ref().map(|reply| &*reply.body);
+        let up = match text {
+            Ok(text) => self.snapshots.update(self.upstream, text, now),
             Err(_) => {
                 self.snapshots.failed(self.upstream, now);
                 false
             }
-        }
+        };
+        let polled = &self.metrics.polled;
+        polled.scraped(self.upstream, Endpoint::Metrics, took, up);
+        let text = text.ok().and_then(|text| std::str::from_utf8(text).ok());
+        polled.engine(self.upstream, text.and_then(engine_totals), now);
+        up
     }
 }

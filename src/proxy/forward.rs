@@ -151,7 +151,11 @@ impl Proxy {
         let mut relay = Relay {
             shared: is_http11.then_some(&asked.serving),
         };
-        match self.upstream().send(request, &mut relay).await {
+        let (index, upstream) = self.upstream();
+        if let Some(track) = &mut asked.track {
+            track.toward(index);
+        }
+        match upstream.send(request, &mut relay).await {
             Ok(answer) => self.answer(answer, asked),
             Err(failure) => self.fail(&failure, asked),
         }
@@ -207,14 +211,15 @@ impl Proxy {
     }
 
     /// In turn. (Choosing by load and health is the gateway's business, which wraps this.)
-    fn upstream(&self) -> &Rc<Upstream> {
-        let index = self.next.get();
-        self.next.set(index.wrapping_add(1));
+    fn upstream(&self) -> (usize, &Rc<Upstream>) {
+        let next = self.next.get();
+        self.next.set(next.wrapping_add(1));
+        let index = next % self.upstreams.len();
         #[expect(
             clippy::indexing_slicing,
             reason = "taken modulo the length; the configuration has at least one"
         )]
-        &self.upstreams[index % self.upstreams.len()]
+        (index, &self.upstreams[index])
     }
 
     fn log(&self, failure: &Error) {

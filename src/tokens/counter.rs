@@ -66,7 +66,11 @@ impl Counter {
     }
 
     pub(super) fn finish(&self, job: Job) {
-        let Job { mut record, prompt } = job;
+        let Job {
+            mut record,
+            prompt,
+            ticket,
+        } = job;
         let text = record.text.take();
         let model = record.served_model.as_deref();
         let model = model.or(record.requested_model.as_deref());
@@ -81,7 +85,7 @@ impl Counter {
             let read = prompt.and_then(|cell| cell.0.get().copied());
             record.input_tokens = read.map(|read| self.input(model, read));
         }
-        self.sink.record(Estimated { record });
+        self.sink.record(Estimated { record, ticket });
     }
 
     pub(super) fn learn(&mut self, lesson: Lesson) {

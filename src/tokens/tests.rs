@@ -69,6 +69,7 @@ fn the_prompt_is_counted_before_its_request_ends() {
     let job = Job {
         record: record("Fine, thank you."),
         prompt: Some(Arc::clone(&cell)),
+        ticket: None,
     };
     estimator.finish(job).unwrap();
     drop(estimator);
@@ -93,7 +94,11 @@ fn exact_counts_stand() {
     let prompt = Some(cell);
     let (sender, records) = channel();
     let sink = Box::new(move |done: Estimated| sender.send(done.record).unwrap());
-    Counter::new(&[], sink).finish(Job { record, prompt });
+    Counter::new(&[], sink).finish(Job {
+        record,
+        prompt,
+        ticket: None,
+    });
     let done = records.recv().unwrap();
     assert_eq!(done.output_tokens, Some((99, TokenSource::Usage)));
     assert_eq!(done.input_tokens, Some((98, TokenSource::Partial)));
@@ -113,6 +118,7 @@ fn there_are_no_fewer_tokens_than_pieces_came() {
     Counter::new(&[], sink).finish(Job {
         record,
         prompt: None,
+        ticket: None,
     });
     let done = records.recv().unwrap();
     assert_eq!(done.output_tokens, Some((5, TokenSource::Estimate)));
@@ -130,6 +136,7 @@ fn a_full_queue_gives_the_job_back() {
     let job = || Job {
         record: record("x"),
         prompt: None,
+        ticket: None,
     };
     estimator.finish(job()).unwrap();
     taken.recv().unwrap();

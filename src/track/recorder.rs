@@ -9,8 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::activity::Slot;
 use crate::classify::Endpoint;
 use crate::config::Config;
+use crate::ledger::Ticket;
 use crate::metrics::{Fault, InUse, Key, Metrics, Series, labels};
 use crate::observe::{Limits, RequestFacts};
 use crate::record::Record;
@@ -22,6 +24,8 @@ use crate::tokens::{Estimator, Job, Lesson, PromptCell};
 pub struct Recorder {
     metrics: Arc<Metrics>,
     estimator: Option<Estimator>,
+    /// What this worker's traffic says of each upstream.
+    slots: Vec<Arc<Slot>>,
     series: RefCell<HashMap<Key, Rc<Series>>>,
     /// The sweep that the cache was last cleared after.
     epoch: Cell<u64>,
@@ -32,10 +36,16 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder on shared metrics.
+    /// A recorder on shared metrics. Workers are numbered from 0.
     #[must_use]
-    pub fn new(config: &Config, metrics: Arc<Metrics>, estimator: Option<Estimator>) -> Rc<Self> {
+    pub fn new(
+        worker: usize,
+        config: &Config,
+        metrics: Arc<Metrics>,
+        estimator: Option<Estimator>,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            slots: metrics.polled.activity.of_worker(worker),
             metrics,
             estimator,
             series: RefCell::default(),
@@ -54,6 +64,19 @@ impl Recorder {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Where progress of an upstream shows.
+    pub(super) fn slot(&self, upstream: usize) -> Option<&Arc<Slot>> {
+        self.slots.get(upstream)
+    }
+
+    /// A request is about to be sent.
+    pub(super) fn ticket(&self, upstream: usize) -> Option<Ticket> {
+        self.metrics
+            .polled
+            .ledger(upstream)
+            .map(|ledger| ledger.ticket())
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -98,7 +121,7 @@ impl Recorder {
     pub(super) fn label<'a>(&self, served: Option<&'a str>, requested: Option<&'a str>) -> &'a str {
         match (served, requested) {
             (Some(name), _) if self.metrics.models.admit(name) => name,
-            (None, Some(name)) if self.metrics.models.knows(name) => name,
+            (None, Some(name)) if self.metrics.models.admit_listed(name) => name,
             _ => labels::OTHER,
         }
     }
@@ -169,9 +192,10 @@ impl Recorder {
         &self,
         mut record: Record,
         (prompt, for_the_record): (Option<Arc<PromptCell>>, bool),
+        mut ticket: Option<Ticket>,
     ) {
         let key = Key::of(&record, self.metrics.model_label(&record));
-        if record.served_model.is_some() && &*key.model == labels::OTHER {
+        if &*key.model == labels::OTHER && self.is_legal(&record) {
             self.metrics.overflow.with_label_values(&["model"]).inc();
         }
         let series = self.series(key);
@@ -187,14 +211,28 @@ impl Recorder {
             && let Some(estimator) = &self.estimator
         {
             let prompt = prompt.filter(|_| for_the_record);
-            match estimator.finish(Job { record, prompt }) {
+            let job = Job {
+                record,
+                prompt,
+                ticket,
+            };
+            match estimator.finish(job) {
                 Ok(()) => return,
                 Err(job) => {
                     self.fault(Fault::EstimateDropped);
-                    record = job.record;
+                    (record, ticket) = (job.record, job.ticket);
                 }
             }
         }
         self.metrics.record_tokens(&record, series.key());
+        if let Some(ticket) = ticket {
+            ticket.book(&record);
+        }
+    }
+
+    /// Whether its model's name is one that upstream has said.
+    fn is_legal(&self, record: &Record) -> bool {
+        let listed = |name: &str| self.metrics.models.lists(name);
+        record.served_model.is_some() || record.requested_model.as_deref().is_some_and(listed)
     }
 }

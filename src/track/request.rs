@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Recorder;
+use crate::activity::Slot;
 use crate::classify::Endpoint;
 use crate::metrics::{InUse, Key};
 use crate::observe::{RequestFacts, RequestTee};
@@ -21,6 +22,8 @@ pub struct RequestWatch {
     facts: Option<RequestFacts>,
     tenants: TenantValues,
     in_flight: Option<InUse>,
+    /// Of the upstream that it goes to.
+    slot: Option<Arc<Slot>>,
     prompt: Option<Arc<PromptCell>>,
     learns: bool,
 }
@@ -35,9 +38,15 @@ impl RequestWatch {
             facts: None,
             tenants,
             in_flight: None,
+            slot: None,
             prompt: None,
             learns: false,
         }
+    }
+
+    /// Which upstream's engine it will keep busy.
+    pub(super) fn toward(&mut self, slot: Arc<Slot>) {
+        self.slot = Some(slot);
     }
 
     /// A piece of the body passes.
@@ -61,6 +70,9 @@ impl RequestWatch {
         });
         series.in_flight.inc();
         self.in_flight = Some(series);
+        if let Some(slot) = &self.slot {
+            slot.begin();
+        }
         // An answer that is not a stream brings its usage; so does a stream that was asked to.
         self.learns = body.is_some() && self.recorder.wants_sample(self.endpoint, &facts);
         if (self.learns || facts.stream && !facts.include_usage)
@@ -87,6 +99,9 @@ impl RequestWatch {
     pub(super) fn leave(&mut self) -> (Option<Arc<PromptCell>>, bool) {
         if let Some(series) = self.in_flight.take() {
             series.in_flight.dec();
+            if let Some(slot) = &self.slot {
+                slot.end();
+            }
         }
         let promised = self
             .facts

@@ -35,7 +35,11 @@ impl Counters {
         let add = |counter: &AtomicU64, value: u32| {
             counter.fetch_add(u64::from(value), Ordering::Relaxed);
         };
-        add(&self.prompt, entry.prompt_tokens);
+        // A request for n choices is n requests to vLLM's engine, and each has the prompt.
+        add(
+            &self.prompt,
+            entry.prompt_tokens.saturating_mul(entry.n.max(1)),
+        );
         add(&self.generation, entry.output_tokens);
         for reason in &entry.finish_reasons {
             let reason = if reason == "tool_calls" {
@@ -47,6 +51,11 @@ impl Counters {
                 add(&self.success[at], 1);
             }
         }
+    }
+
+    /// Requests that are running.
+    pub(crate) fn load(&self) -> i64 {
+        self.running.load(Ordering::Relaxed)
     }
 
     /// The exposition, all of it under the first model.

@@ -102,6 +102,10 @@ async fn route(
             plain(conn, head, 200, &bodies::models(models, 1_795_552_003)).await
         }
         ("GET", "/version") => plain(conn, head, 200, br#"{"version":"0.32.0"}"#).await,
+        ("GET", "/load") => {
+            let load = format!(r#"{{"server_load":{}}}"#, shared.counters.load());
+            plain(conn, head, 200, load.as_bytes()).await
+        }
         ("GET", "/health") => {
             let status = if shared.healthy() { 200 } else { 503 };
             let response = Head::new(status, "").length(0);
@@ -115,7 +119,7 @@ async fn route(
             send(conn, head, response, text.as_bytes()).await
         }
         (_, "/v1/chat/completions" | "/v1/completions") => wrong_method(conn, head, "POST").await,
-        (_, "/v1/models" | "/version" | "/health" | "/metrics") => {
+        (_, "/v1/models" | "/version" | "/health" | "/load" | "/metrics") => {
             wrong_method(conn, head, "GET").await
         }
         _ => plain(conn, head, 404, br#"{"detail":"Not Found"}"#).await,

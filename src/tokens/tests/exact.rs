@@ -167,7 +167,11 @@ fn counts_of_a_known_model_are_the_tokenizers() {
     record.text.as_mut().unwrap().push(1, "unbelievable");
     record.finish_reasons = smallvec![FinishReason::Stop, FinishReason::Length];
     let prompt = Some(Arc::new(cell));
-    counter.finish(Job { record, prompt });
+    counter.finish(Job {
+        record,
+        prompt,
+        ticket: None,
+    });
     let done = records.recv().unwrap();
     assert_eq!(done.output_tokens, Some((3, TokenSource::Tokenizer)));
     assert_eq!(done.input_tokens, Some((5, TokenSource::Tokenizer)));

@@ -58,6 +58,7 @@ fn later_estimates_use_what_was_learned() {
     let job = Job {
         record: record(TEXT),
         prompt: Some(cell()),
+        ticket: None,
     };
     estimator.finish(job).unwrap();
     let done = results.recv().unwrap().unwrap();
@@ -120,6 +121,7 @@ fn there_is_no_learning_while_others_wait() {
     let job = || Job {
         record: record("x"),
         prompt: None,
+        ticket: None,
     };
     assert!(estimator.wants_sample("tiny"));
     estimator.finish(job()).unwrap();

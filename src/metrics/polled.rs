@@ -1,0 +1,231 @@
+//! What the pollers learn beside the traffic: whether vLLM answers, what it serves, whether its engine moves, and what
+//! the engine did that nobody saw pass.
+//!
+//! With several upstreams each of these families has a label `upstream`, its URL. Nothing stale is shown: what is not
+//! known any more has no series.
+
+mod families;
+mod kinds;
+mod shown;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounterVec;
+use smallvec::SmallVec;
+
+use super::family::Maker;
+use crate::activity::Activity;
+use crate::config::Config;
+use crate::ledger::{Ledger, Tokens};
+use crate::poll::{EngineTotals, Model};
+use crate::tokens::Direction;
+use families::Families;
+
+pub use kinds::{Endpoint, Listing, ProbeFailure};
+
+/// The families, and what of the traffic they are judged by.
+#[derive(Debug)]
+pub struct Polled {
+    families: Families,
+    upstreams: Vec<Upstream>,
+    /// Whether there is more than one, so that a label must tell them apart.
+    labelled: bool,
+    max_models: usize,
+    overflow: IntCounterVec,
+    /// Whether the traffic is counted: else all of the engine's work would be unaccounted.
+    observed: bool,
+    /// Signs of life in the traffic.
+    pub activity: Activity,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    url: String,
+    ledger: Arc<Ledger>,
+    state: Mutex<State>,
+}
+
+/// What is shown of an upstream now, so that it can be taken away.
+#[derive(Debug, Default)]
+struct State {
+    models: Vec<Model>,
+    version: Option<String>,
+    fingerprint: Option<u64>,
+    /// When the engine's counters were last seen to have changed, on the clock of [`Activity`].
+    counters: Duration,
+}
+
+type Values<'a> = SmallVec<[&'a str; 4]>;
+
+impl Polled {
+    pub(super) fn new(
+        make: &Maker<'_>,
+        config: &Config,
+        overflow: IntCounterVec,
+    ) -> Result<Self, prometheus::Error> {
+        let upstreams: Vec<Upstream> = config
+            .upstream
+            .urls
+            .iter()
+            .map(|url| Upstream {
+                url: url.to_string(),
+                ledger: Arc::default(),
+                state: Mutex::default(),
+            })
+            .collect();
+        let labelled = upstreams.len() > 1;
+        let polled = Self {
+            families: Families::new(make, labelled)?,
+            activity: Activity::new(config.server.workers, upstreams.len()),
+            upstreams,
+            labelled,
+            max_models: config.observe.max_models,
+            overflow,
+            observed: config.observe.enabled,
+        };
+        for upstream in 0..polled.upstreams.len() {
+            polled.bear(upstream, config);
+        }
+        Ok(polled)
+    }
+
+    /// Counters are born at 0, so that `rate()` sees the first of anything; but only where somebody asks.
+    fn bear(&self, upstream: usize, config: &Config) {
+        let families = &self.families;
+        if config.health.enabled {
+            let plain = self.values(upstream, &[]);
+            families.probe_success.with_label_values(&plain);
+            for kind in ProbeFailure::ALL {
+                let values = self.values(upstream, &[kind.as_label()]);
+                families.probe_error.with_label_values(&values);
+            }
+        }
+        for endpoint in Endpoint::ALL {
+            let asked = match endpoint {
+                Endpoint::Health | Endpoint::Models => config.health.enabled,
+                Endpoint::Metrics => config.engine.metrics,
+            };
+            if asked {
+                let values = self.values(upstream, &[endpoint.as_label()]);
+                families.scrape_errors.with_label_values(&values);
+            }
+        }
+    }
+
+    /// The books of an upstream.
+    #[must_use]
+    pub fn ledger(&self, upstream: usize) -> Option<&Arc<Ledger>> {
+        self.upstreams.get(upstream).map(|known| &known.ledger)
+    }
+
+    /// An endpoint was asked, with or without a use.
+    pub fn scraped(&self, upstream: usize, endpoint: Endpoint, took: Duration, ok: bool) {
+        let values = self.values(upstream, &[endpoint.as_label()]);
+        let families = &self.families;
+        let duration = families.scrape_duration.with_label_values(&values);
+        duration.set(took.as_secs_f64());
+        let errors = families.scrape_errors.with_label_values(&values);
+        if !ok {
+            errors.inc();
+        }
+    }
+
+    /// The engine is about to be asked for its counters. To be called before each request: it says which of the traffic
+    /// the answer contains.
+    pub fn asking(&self, upstream: usize) {
+        if let Some(known) = self.upstreams.get(upstream) {
+            known.ledger.asking();
+        }
+    }
+
+    /// What the engine's counters say, as read at `at`; none if they cannot be read, which counts as standing still.
+    pub fn engine(&self, upstream: usize, totals: Option<EngineTotals>, at: Instant) {
+        let (Some(known), Some(totals)) = (self.upstreams.get(upstream), totals) else {
+            return;
+        };
+        {
+            let mut state = known.lock();
+            if state.fingerprint.replace(totals.fingerprint) != Some(totals.fingerprint) {
+                state.counters = self.activity.time(at);
+            }
+        }
+        if !self.observed {
+            return;
+        }
+        let tokens = Tokens {
+            input: whole(totals.prompt),
+            output: whole(totals.generation),
+        };
+        let more = known.ledger.read(tokens, totals.started);
+        for (direction, more) in [
+            (Direction::Input, more.input),
+            (Direction::Output, more.output),
+        ] {
+            let values = self.values(upstream, &[direction.as_label()]);
+            let unaccounted = self.families.unaccounted.with_label_values(&values);
+            unaccounted.inc_by(more);
+        }
+    }
+
+    /// A probe was answered with 2xx, or failed.
+    pub(crate) fn probed(&self, upstream: usize, result: Result<(), ProbeFailure>) {
+        match result {
+            Ok(()) => {
+                let values = self.values(upstream, &[]);
+                self.families.probe_success.with_label_values(&values).inc();
+            }
+            Err(kind) => {
+                let values = self.values(upstream, &[kind.as_label()]);
+                self.families.probe_error.with_label_values(&values).inc();
+            }
+        }
+    }
+
+    /// `/health` was answered, whatever it said.
+    pub(crate) fn answered(&self, upstream: usize, took: Duration) {
+        let values = self.values(upstream, &[]);
+        let latency = self.families.latency.with_label_values(&values);
+        latency.observe(took.as_secs_f64());
+    }
+
+    /// Judges whether its engine is stuck, and shows it.
+    pub(crate) fn judge(&self, upstream: usize, now: Instant, after: Duration) -> bool {
+        let Some(known) = self.upstreams.get(upstream) else {
+            return false;
+        };
+        if !self.observed {
+            // Of requests nothing is known, and so nothing of stalls.
+            return false;
+        }
+        let counters = known.lock().counters;
+        let signs = self.activity.signs(upstream);
+        let stalled = signs.stalled(self.activity.time(now), counters, after);
+        let values = self.values(upstream, &[]);
+        let family = &self.families.stalled;
+        family.with_label_values(&values).set(i64::from(stalled));
+        stalled
+    }
+
+    /// `more` behind the label of the upstream, if it has one.
+    fn values<'a>(&'a self, upstream: usize, more: &[&'a str]) -> Values<'a> {
+        let known = self.upstreams.get(upstream).filter(|_| self.labelled);
+        let url = known.map(|known| &*known.url);
+        url.into_iter().chain(more.iter().copied()).collect()
+    }
+}
+
+impl Upstream {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a counter is whole and positive; `as` saturates"
+)]
+fn whole(total: f64) -> u64 {
+    total.round() as u64
+}
