@@ -23,6 +23,10 @@ impl Process {
             .env_clear()
             // Its vocabulary is large, and loaded a while after the start.
             .env("TOKENGLASS_TOKENS__ESTIMATE", "false")
+            // The scripted upstreams here count their connections.
+            .env("TOKENGLASS_HEALTH__ENABLED", "false")
+            .env("TOKENGLASS_ENGINE__METRICS", "false")
+            .env("TOKENGLASS_GPU__MODE", "off")
             .args([
                 "--workers",
                 "1",
