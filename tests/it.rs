@@ -30,6 +30,14 @@ mod drain;
 mod endpoints;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/gpu.rs"]
+mod gpu;
+#[path = "it/gpu_devices.rs"]
+mod gpu_devices;
+#[path = "it/gpu_faults.rs"]
+mod gpu_faults;
+#[path = "it/gpus.rs"]
+mod gpus;
 #[path = "it/guarded.rs"]
 mod guarded;
 #[path = "it/held_back.rs"]

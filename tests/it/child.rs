@@ -21,6 +21,15 @@ pub struct Child {
 impl Child {
     /// Starts one in front of `upstream`, with one worker; `more` is added to its configuration file.
     pub fn start(upstream: SocketAddr, more: &str) -> Self {
+        Self::with_environment(upstream, more, &[])
+    }
+
+    /// [`Child::start`], with more in its environment.
+    pub fn with_environment(
+        upstream: SocketAddr,
+        more: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokenglass.toml");
         std::fs::write(&file, text(upstream, more)).unwrap();
@@ -30,6 +39,7 @@ impl Child {
         let mut process = Command::new(binary)
             .arg("--config")
             .arg(&file)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -92,6 +102,24 @@ impl Child {
                 Ok(line) => before.push_str(&line),
                 Err(error) => panic!("{error}: never logged {what}, but: {before}"),
             }
+        }
+    }
+
+    /// Waits until `ready` holds of the metrics.
+    #[track_caller]
+    pub fn wait_metrics(&self, what: &str, ready: impl Fn(&Metrics) -> bool) -> Metrics {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let metrics = self.metrics();
+            if ready(&metrics) {
+                return metrics;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}\n{}",
+                metrics.non_zero()
+            );
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
