@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, VARY};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,12 +19,11 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::drain::{Drain, Stage, Trigger};
+use crate::exposition::{self, Exposition};
 use crate::housekeeping;
-use crate::metrics::Metrics;
 use crate::proxy::reply::Reply;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A scraper sends its request at once.
 const HEADER_READ: Duration = Duration::from_secs(30);
 
@@ -32,9 +31,7 @@ const HEADER_READ: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Admin {
     /// Rendered on each scrape.
-    pub metrics: Arc<Metrics>,
-    /// Written on each scrape.
-    pub gpu: crate::gpu::Gpu, // merged later
+    pub exposition: Exposition,
     /// Ready until the end begins.
     pub drain: Drain,
     /// Lets `POST /drain` begin it.
@@ -59,7 +56,8 @@ impl Admin {
         let mut over = self.drain.clone();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let housekeeping = housekeeping::run(Arc::clone(&self.metrics), self.expire_after);
+            let housekeeping =
+                housekeeping::run(Arc::clone(&self.exposition.metrics), self.expire_after);
             tokio::select! {
                 () = housekeeping => {}
                 () = accept(listener, Arc::new(self)) => {}
@@ -69,12 +67,21 @@ impl Admin {
         })
     }
 
-    // merged later
-    fn with_gpu(&self, mut text: Vec<u8>) -> Vec<u8> {
-        let mut out = crate::exposition::Writer::new(crate::exposition::Format::Text);
-        self.gpu.write(&mut out);
-        text.extend_from_slice(&out.finish());
-        text
+    fn scrape(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let format = exposition::format(headers);
+        let packed = exposition::takes_gzip(headers);
+        let body = if packed {
+            self.exposition.render_packed(format)
+        } else {
+            self.exposition.render(format)
+        };
+        let mut response = plain(StatusCode::OK, format.content_type(), body);
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if packed {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
     }
 
     fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
@@ -83,16 +90,7 @@ impl Admin {
         let trusted = (self.allow_remote || peer.ip().to_canonical().is_loopback()) && !from_a_page;
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
-            "/metrics" if read => match self.metrics.render() {
-                Ok(text) => plain(StatusCode::OK, EXPOSITION, self.with_gpu(text)), // merged later
-                Err(error) => {
-                    tracing::error!(%error, "cannot render the metrics");
-                    problem(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "the metrics cannot be rendered",
-                    )
-                }
-            },
+            "/metrics" if read => self.scrape(request.headers()),
             "/healthz" if read => plain(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" if read => match self.drain.stage() {
                 Stage::Running => plain(StatusCode::OK, TEXT, "ready\n"),

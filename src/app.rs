@@ -10,6 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::admin::Admin;
 use crate::config::{self, Config, Loaded};
 use crate::drain::{self, Drain, Stage, Trigger};
+use crate::engine::{Snapshots, Taken};
+use crate::exposition::Exposition;
 use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
@@ -84,7 +86,6 @@ pub struct App {
     data: SocketAddr,
     admin: SocketAddr,
     metrics: Arc<Metrics>,
-    gpu: Gpu,
     trigger: Trigger,
     drain: Drain,
     workers: Vec<JoinHandle<()>>,
@@ -116,11 +117,11 @@ impl App {
             tenants,
         )?);
         let (trigger, drain) = drain::channel();
-        let gpu = Gpu::start(&config.gpu, &Place::here())?;
 
+        let gpu = Gpu::start(&config.gpu, &Place::here())?;
+        let engine = snapshots(&config, &metrics);
         Admin {
-            metrics: Arc::clone(&metrics),
-            gpu: gpu.clone(), // merged later
+            exposition: Exposition::new(Arc::clone(&metrics), engine.clone(), gpu),
             drain: drain.clone(),
             leave: trigger.clone(),
             config: shown,
@@ -133,6 +134,7 @@ impl App {
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
             connectors: connectors.clone(),
+            engine,
             drain: drain.clone(),
         }
         .start()?;
@@ -161,7 +163,6 @@ impl App {
             data,
             admin,
             metrics,
-            gpu,
             trigger,
             drain,
             workers,
@@ -187,12 +188,6 @@ impl App {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// The GPUs.
-    #[must_use]
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
     }
 
     /// What begins and follows the end.
@@ -277,6 +272,19 @@ fn connectors(config: &Config, open: &OpenConnections) -> Result<Vec<Connector>,
             })
         })
         .collect()
+}
+
+/// Where what vLLM says of itself is kept, if anybody wants it.
+fn snapshots(config: &Config, metrics: &Metrics) -> Option<Arc<Snapshots>> {
+    let names = metrics.names();
+    let ours = names.iter().map(|(name, kind)| (name.as_str(), *kind));
+    config.engine.metrics.then(|| {
+        Arc::new(Snapshots::new(
+            (&config.engine).into(),
+            Taken::new(ours),
+            config.upstream.urls.iter().map(ToString::to_string),
+        ))
+    })
 }
 
 fn urls(config: &Config) -> String {

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod drain;
+pub mod engine;
 pub mod exposition;
 pub mod gpu;
 mod hop_by_hop;

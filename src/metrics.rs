@@ -4,6 +4,7 @@
 //! change with a deprecation, not with a refactoring.
 
 pub mod buckets;
+mod children;
 mod expiry;
 mod family;
 pub mod labels;
@@ -12,70 +13,70 @@ mod totals;
 
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
+pub use children::{Child, Children};
 pub use expiry::InUse;
 pub use series::{Key, LabelValues, Series};
 pub use totals::Totals;
 
+use crate::exposition::{Format, Kind, Writer};
 use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::tenants::Tenants;
 use crate::tokens::Direction;
 use crate::upstream::OpenConnections;
 use expiry::Lives;
-use family::Maker;
+use family::{Families, Maker};
 use labels::Values;
 
 /// All families.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    shown: Families,
     /// Label values of `model`.
     pub models: Values,
     /// Tenant labels.
     pub tenants: Tenants,
     lives: Lives,
     /// `vllm_request_success_total`
-    pub success: IntCounterVec,
+    pub success: Children<IntCounter>,
     /// `vllm_request_error_total`, + `error_type`
-    pub error: IntCounterVec,
+    pub error: Children<IntCounter>,
     /// `vllm_request_cancelled_total`, + `phase`
-    pub cancelled: IntCounterVec,
+    pub cancelled: Children<IntCounter>,
     /// `vllm_input_tokens_per_request`, + `source`
-    pub input_tokens: HistogramVec,
+    pub input_tokens: Children<Histogram>,
     /// `vllm_output_tokens_per_request`, + `source`
-    pub output_tokens: HistogramVec,
+    pub output_tokens: Children<Histogram>,
     /// `vllm_request_time_to_first_token_seconds`
-    pub ttft: HistogramVec,
+    pub ttft: Children<Histogram>,
     /// `vllm_request_time_to_first_answer_seconds`
-    pub first_answer: HistogramVec,
+    pub first_answer: Children<Histogram>,
     /// `vllm_request_inter_token_latency_seconds`
-    pub itl: HistogramVec,
+    pub itl: Children<Histogram>,
     /// `vllm_request_time_per_output_token_seconds`
-    pub tpot: HistogramVec,
+    pub tpot: Children<Histogram>,
     /// `vllm_request_longest_stall_seconds`
-    pub longest_stall: HistogramVec,
+    pub longest_stall: Children<Histogram>,
     /// `vllm_request_duration_seconds`
-    pub duration: HistogramVec,
+    pub duration: Children<Histogram>,
     /// `vllm_request_finish_total`, + `finish_reason`
-    pub finish: IntCounterVec,
+    pub finish: Children<IntCounter>,
     /// `vllm_requests_in_flight`
-    pub in_flight: IntGaugeVec,
+    pub in_flight: Children<IntGauge>,
     /// `vllm_streams_stalled`
-    pub stalled: IntGaugeVec,
+    pub stalled: Children<IntGauge>,
     /// `vllm_cached_input_tokens_total`
-    pub cached_tokens: IntCounterVec,
+    pub cached_tokens: Children<IntCounter>,
     /// `vllm_reasoning_tokens_total`
-    pub reasoning_tokens: IntCounterVec,
+    pub reasoning_tokens: Children<IntCounter>,
     /// `vllm_request_queue_seconds`
-    pub queue: HistogramVec,
+    pub queue: Children<Histogram>,
     /// `tokenglass_estimate_error_ratio`, by `model` and `direction`
     pub estimate_error: HistogramVec,
     /// `vllm_request_frontend_seconds`
-    pub frontend: HistogramVec,
+    pub frontend: Children<Histogram>,
     /// `tokenglass_overhead_seconds`
     pub overhead: Histogram,
     /// `tokenglass_observer_faults_total`, by `reason`
@@ -124,7 +125,10 @@ impl Metrics {
         let make = Maker::new(registry, tenants.names());
         let overflowing = ["model"].into_iter().chain(tenants.names());
         let faults = Fault::ALL.iter().map(|fault| fault.as_label());
-        let metrics = Self {
+        make.build_info()?;
+        #[cfg(target_os = "linux")]
+        make.process()?;
+        Ok(Self {
             success: make.requests("vllm_request_success_total", "Requests answered with 2xx and, for a stream, a proper end.", &[])?,
             error: make.requests("vllm_request_error_total", "Failed requests by the exact kind of failure.", &["error_type"])?,
             cancelled: make.requests("vllm_request_cancelled_total", "Requests whose client left before it had everything, by how far they had come.", &["phase"])?,
@@ -151,28 +155,36 @@ impl Metrics {
             reloads: make.counters("tokenglass_config_reloads_total", "Configuration reloads by result.", "result", ["success", "failure"].into_iter())?,
             upstream_connections: make.gauge("tokenglass_upstream_connections", "Open upstream connections, in use and idle.")?,
             open,
-            registry: registry.clone(),
             models: Values::new(max_models),
             lives: Lives::default(),
+            shown: make.finish(),
             tenants,
-        };
-        Maker::new(registry, std::iter::empty()).build_info()?;
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
-        Ok(metrics)
+        })
     }
 
-    /// The text exposition, version 0.0.4.
-    ///
-    /// # Errors
-    /// Only if a family is inconsistent in itself.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    /// The text exposition, version 0.0.4, of these families alone.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Writer::new(Format::Text, 0);
+        self.write(&mut out);
+        out.finish()
+    }
+
+    /// All families that have samples.
+    pub fn write(&self, out: &mut Writer) {
         self.upstream_connections.set(self.open.get());
-        let mut text = Vec::with_capacity(64 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+        for family in self.shown.iter() {
+            family.write(out);
+        }
+    }
+
+    /// The names of all families, those without samples too.
+    #[must_use]
+    pub fn names(&self) -> Vec<(String, Kind)> {
+        self.shown
+            .iter()
+            .flat_map(|family| family.names())
+            .collect()
     }
 
     /// The label for a request's model: what upstream has served or listed, or else `other`.
@@ -199,7 +211,7 @@ impl Metrics {
         }
         series.duration.observe(record.duration.as_secs_f64());
         let labels = series.key().values(&[]);
-        let observe = |family: &HistogramVec, value: Option<Duration>| {
+        let observe = |family: &Children<Histogram>, value: Option<Duration>| {
             if let Some(value) = value {
                 family
                     .with_label_values(&labels)

@@ -3,14 +3,18 @@
 //! One thread for all of it, with a runtime of its own: neither a scrape nor a stream ever waits for it.
 
 mod client;
+mod engine;
+mod jitter;
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
+use crate::engine::Snapshots;
 use crate::metrics::Metrics;
 use crate::upstream::Connector;
 
@@ -25,6 +29,8 @@ pub struct Poller {
     pub metrics: Arc<Metrics>,
     /// One per upstream.
     pub connectors: Vec<Connector>,
+    /// Where vLLM's own metrics go; `None` if nobody wants them.
+    pub engine: Option<Arc<Snapshots>>,
     /// When to end.
     pub drain: Drain,
 }
@@ -51,9 +57,18 @@ impl Poller {
             .build_local(LocalOptions::default())?;
         let mut over = self.drain.clone();
         runtime.block_on(async move {
-            for connector in &self.connectors {
-                let _client = Client::new(connector.clone(), &self.config.upstream);
-                // health::run and engine::run are spawned here, one of each for each upstream.
+            for (index, connector) in self.connectors.iter().enumerate() {
+                let client = Rc::new(Client::new(connector.clone(), &self.config.upstream));
+                if let Some(snapshots) = &self.engine {
+                    let poll = engine::Poll {
+                        client: Rc::clone(&client),
+                        config: Arc::clone(&self.config),
+                        snapshots: Arc::clone(snapshots),
+                        upstream: index,
+                    };
+                    tokio::task::spawn_local(poll.run());
+                }
+                // health::run is spawned here too.
             }
             over.reached(Stage::Over).await;
             Ok(())

@@ -28,6 +28,12 @@ mod containment;
 mod drain;
 #[path = "it/endpoints.rs"]
 mod endpoints;
+#[path = "it/engine.rs"]
+mod engine;
+#[path = "it/exposition.rs"]
+mod exposition;
+#[path = "it/exposition_parser.rs"]
+mod exposition_parser;
 #[path = "it/forwarding.rs"]
 mod forwarding;
 #[path = "it/gpu.rs"]

@@ -1,6 +1,7 @@
 //! Writing families in either text format.
 
-use std::io::Write as _;
+use super::gzip::Gzip;
+use super::{help, number};
 
 /// What a scraper asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,20 +27,73 @@ pub enum Kind {
     Untyped,
 }
 
+impl Kind {
+    /// After `# TYPE name` in the text format.
+    #[must_use]
+    pub const fn in_text(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+            Self::Untyped => "untyped",
+        }
+    }
+
+    /// Name and type in OpenMetrics of a family that is called `name` in the text format.
+    #[must_use]
+    pub fn in_open_metrics(self, name: &str) -> (&str, &'static str) {
+        match self {
+            // OpenMetrics has no counter whose samples do not end in _total.
+            Self::Counter => match name.strip_suffix("_total") {
+                Some(stem) if !stem.is_empty() => (stem, "counter"),
+                _ => (name, "unknown"),
+            },
+            Self::Untyped => (name, "unknown"),
+            Self::Gauge | Self::Histogram | Self::Summary => (name, self.in_text()),
+        }
+    }
+
+    /// The names that samples of a family called `name` have or could have in the text format.
+    pub fn sample_names(self, name: &str) -> impl Iterator<Item = String> + use<> {
+        let suffixes: &[&str] = match self {
+            Self::Counter | Self::Gauge | Self::Untyped => &[""],
+            Self::Histogram => &["", "_bucket", "_sum", "_count"],
+            Self::Summary => &["", "_sum", "_count"],
+        };
+        let name = name.to_owned();
+        suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
+    }
+}
+
 /// Text under construction. Families come one after the other, each with all its samples.
 #[derive(Debug)]
 pub struct Writer {
     format: Format,
     out: Vec<u8>,
+    gzip: Option<Gzip>,
 }
 
+/// What is packed at once: it stays in the processor's cache.
+const PIECE: usize = 64 * 1024;
+
 impl Writer {
-    /// An empty text.
+    /// An empty text that is about to have so many bytes.
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: Format, about: usize) -> Self {
         Self {
             format,
-            out: Vec::with_capacity(64 * 1024),
+            out: Vec::with_capacity(about.max(PIECE)),
+            gzip: None,
+        }
+    }
+
+    /// An empty text that is packed while it is written.
+    #[must_use]
+    pub fn packed(format: Format) -> Self {
+        Self {
+            gzip: Some(Gzip::default()),
+            ..Self::new(format, 2 * PIECE)
         }
     }
 
@@ -51,62 +105,93 @@ impl Writer {
 
     /// Begins a family. `name` is the one of its samples in the text format: of a counter with `_total`, if it has that.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let (name, kind) = match (self.format, kind) {
-            (Format::Text, Kind::Untyped) => (name, "untyped"),
-            (_, Kind::Gauge) => (name, "gauge"),
-            (_, Kind::Histogram) => (name, "histogram"),
-            (_, Kind::Summary) => (name, "summary"),
-            (Format::Text, Kind::Counter) => (name, "counter"),
-            (Format::OpenMetrics, Kind::Untyped) => (name, "unknown"),
-            // OpenMetrics has no counter whose samples do not end in _total.
-            (Format::OpenMetrics, Kind::Counter) => match name.strip_suffix("_total") {
-                Some(stem) => (stem, "counter"),
-                None => (name, "unknown"),
-            },
+        let (name, kind) = match self.format {
+            Format::Text => (name, kind.in_text()),
+            Format::OpenMetrics => kind.in_open_metrics(name),
         };
-        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        let help = match self.format {
-            Format::Text => help,
-            Format::OpenMetrics => help.replace('"', "\\\""),
-        };
-        let _infallible = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        self.put("# HELP ");
+        self.put(name);
+        self.put(" ");
+        help::escape(help, self.format == Format::OpenMetrics, &mut self.out);
+        self.put("\n# TYPE ");
+        self.put(name);
+        self.put(" ");
+        self.put(kind);
+        self.put("\n");
     }
 
     /// One sample. `labels` are written out and escaped, `a="b",c="d"`, or empty.
     pub fn sample(&mut self, name: &str, labels: &str, value: f64) {
-        self.out.extend_from_slice(name.as_bytes());
+        self.series(name, labels);
+        self.number(value);
+    }
+
+    /// [`Writer::sample`] of a whole number.
+    pub fn count(&mut self, name: &str, labels: &str, value: u64) {
+        self.series(name, labels);
+        self.whole(value);
+    }
+
+    fn series(&mut self, name: &str, labels: &str) {
+        self.put(name);
         if !labels.is_empty() {
-            self.out.push(b'{');
-            self.out.extend_from_slice(labels.as_bytes());
-            self.out.push(b'}');
+            self.put("{");
+            self.put(labels);
+            self.put("}");
         }
-        self.out.push(b' ');
-        self.value(value);
-        self.out.push(b'\n');
+        self.put(" ");
+    }
+
+    /// A number that ends a line whose beginning is written.
+    pub(super) fn number(&mut self, value: f64) {
+        number::write(value, &mut self.out);
+        self.end_line();
+    }
+
+    /// [`Writer::number`] of a count.
+    pub(super) fn whole(&mut self, value: u64) {
+        number::whole(value, &mut self.out);
+        self.end_line();
     }
 
     /// What is written elsewhere, whole lines.
     pub fn raw(&mut self, lines: &[u8]) {
-        self.out.extend_from_slice(lines);
+        match &mut self.gzip {
+            Some(gzip) => {
+                gzip.pack(&self.out);
+                self.out.clear();
+                gzip.pack(lines);
+            }
+            None => self.out.extend_from_slice(lines),
+        }
     }
 
-    /// The text.
+    /// The text, packed if it is to be.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         if self.format == Format::OpenMetrics {
-            self.out.extend_from_slice(b"# EOF\n");
+            self.put("# EOF\n");
         }
-        self.out
+        match self.gzip {
+            Some(mut gzip) => {
+                gzip.pack(&self.out);
+                gzip.finish()
+            }
+            None => self.out,
+        }
     }
 
-    fn value(&mut self, value: f64) {
-        let _infallible = if value == f64::INFINITY {
-            write!(self.out, "+Inf")
-        } else if value == f64::NEG_INFINITY {
-            write!(self.out, "-Inf")
-        } else {
-            // Shortest form that reads back the same; NaN is NaN.
-            write!(self.out, "{value}")
-        };
+    fn end_line(&mut self) {
+        self.put("\n");
+        if let Some(gzip) = &mut self.gzip
+            && self.out.len() >= PIECE
+        {
+            gzip.pack(&self.out);
+            self.out.clear();
+        }
+    }
+
+    pub(super) fn put(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
     }
 }

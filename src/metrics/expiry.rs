@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::core::{MetricVec, MetricVecBuilder};
-
 use super::Metrics;
 use super::series::{Key, Series};
 use crate::outcome::{ErrorType, Phase, TokenSource};
@@ -160,7 +158,9 @@ impl Metrics {
             if !all.keys().any(|left| left.model == key.model) {
                 self.models.forget(&key.model);
                 for direction in Direction::ALL {
-                    drop_child(&self.estimate_error, &[&key.model, direction.as_label()]);
+                    let values = [&*key.model, direction.as_label()];
+                    // Most children were never born.
+                    let _absent = self.estimate_error.remove_label_values(&values);
                 }
             }
             for (index, value) in key.tenants.iter().enumerate() {
@@ -178,7 +178,7 @@ impl Metrics {
     fn remove(&self, key: &Key) {
         let plain = key.values(&[]);
         for family in [&self.success, &self.cached_tokens, &self.reasoning_tokens] {
-            drop_child(family, &plain);
+            family.remove_label_values(&plain);
         }
         for family in [
             &self.ttft,
@@ -190,31 +190,29 @@ impl Metrics {
             &self.queue,
             &self.frontend,
         ] {
-            drop_child(family, &plain);
+            family.remove_label_values(&plain);
         }
         for family in [&self.in_flight, &self.stalled] {
-            drop_child(family, &plain);
+            family.remove_label_values(&plain);
         }
         for kind in ErrorType::ALL {
-            drop_child(&self.error, &key.values(&[kind.as_label()]));
+            self.error
+                .remove_label_values(&key.values(&[kind.as_label()]));
         }
         for phase in Phase::ALL {
-            drop_child(&self.cancelled, &key.values(&[phase.as_label()]));
+            self.cancelled
+                .remove_label_values(&key.values(&[phase.as_label()]));
         }
         for reason in FinishReason::ALL {
-            drop_child(&self.finish, &key.values(&[reason.as_label()]));
+            self.finish
+                .remove_label_values(&key.values(&[reason.as_label()]));
         }
         for source in TokenSource::ALL {
             let values = key.values(&[source.as_label()]);
-            drop_child(&self.input_tokens, &values);
-            drop_child(&self.output_tokens, &values);
+            self.input_tokens.remove_label_values(&values);
+            self.output_tokens.remove_label_values(&values);
         }
     }
-}
-
-/// Most children were never born.
-fn drop_child<T: MetricVecBuilder>(family: &MetricVec<T>, values: &[&str]) {
-    let _absent = family.remove_label_values(values);
 }
 
 #[cfg(test)]

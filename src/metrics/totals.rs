@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{HistogramVec, IntCounterVec};
+use prometheus::{Histogram, IntCounter};
 
-use super::Metrics;
+use super::{Child, Children, Metrics};
 
 /// Sums over all labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,15 +34,12 @@ impl Metrics {
         reason = "counters are whole and positive"
     )]
     pub fn totals(&self) -> Totals {
-        let counter = |family: &IntCounterVec| sum(family, |m| m.get_counter().get_value());
-        let histogram = |family: &HistogramVec| {
-            let total = sum(family, |m| m.get_histogram().get_sample_sum());
-            (
-                total,
-                sum(family, |m| m.get_histogram().get_sample_count() as f64),
-            )
+        let counter = |family: &Children<IntCounter>| sum(family, |m| m.get() as f64);
+        let histogram = |family: &Children<Histogram>| {
+            let total = sum(family, Histogram::get_sample_sum);
+            (total, sum(family, |m| m.get_sample_count() as f64))
         };
-        let mean = |family: &HistogramVec| {
+        let mean = |family: &Children<Histogram>| {
             let (total, count) = histogram(family);
             Duration::try_from_secs_f64(total / count.max(1.0)).unwrap_or_default()
         };
@@ -51,7 +47,7 @@ impl Metrics {
             success: counter(&self.success) as u64,
             error: counter(&self.error) as u64,
             cancelled: counter(&self.cancelled) as u64,
-            in_flight: sum(&self.in_flight, |m| m.get_gauge().get_value()) as i64,
+            in_flight: sum(&self.in_flight, |m| m.get() as f64) as i64,
             output_tokens: histogram(&self.output_tokens).0,
             mean_ttft: mean(&self.ttft),
             mean_itl: mean(&self.itl),
@@ -60,11 +56,6 @@ impl Metrics {
 }
 
 /// The sum of one figure over all series of a family.
-fn sum(family: &impl Collector, figure: impl Fn(&prometheus::proto::Metric) -> f64) -> f64 {
-    family
-        .collect()
-        .iter()
-        .flat_map(|family| family.get_metric())
-        .map(figure)
-        .sum()
+fn sum<M: Child>(family: &Children<M>, figure: impl Fn(&M) -> f64) -> f64 {
+    family.all().iter().map(|(_, child)| figure(child)).sum()
 }

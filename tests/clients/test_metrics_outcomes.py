@@ -5,7 +5,7 @@ import json
 import pytest
 from load import BODY, full_engine, open_stream, request
 from prom import total
-from support import HELLO, PARAMETERS, PLAIN, eventually, get_text, patient
+from support import HELLO, PARAMETERS, PLAIN, eventually, get_json, get_text, patient
 from wire import compose, dial, exchange
 
 pytestmark = pytest.mark.metrics
@@ -139,9 +139,22 @@ def test_pages_without_a_model_are_no_requests(proxy, counters):
     counters.settled(before, {(SUCCESS, "endpoint", "chat_completions"): 0, (ERROR, "model", "tiny"): 0})
 
 
+def test_pollers(direct, engine, counters, max_model_len):
+    """vLLM's health, models and own families are on the same page."""
+    for name, value in (("service_up", 1), ("model_loaded", 1), ("available_models", 1), ("available_models_total", 1)):
+        eventually(lambda n=name, v=value: counters.total(f"vllm_{n}") == v, 20, f"vllm_{name} is {value}", 0.2)
+    assert counters.total("vllm_max_model_len") == max_model_len
+    root = get_json(direct, "/v1/models")["data"][0]["root"]
+    assert counters.total("vllm_model_info", id="tiny", root=root) == 1
+    for name in ("vllm:prompt_tokens_total", "vllm:generation_tokens_total"):
+        eventually(lambda n=name: counters.total(n) == engine.total(n) > 0, 20, f"{name} re-exported", 0.2)
+
+
 def test_admin_pages(admin, direct, proxy):
     for page in ("/healthz", "/readyz", "/version", "/metrics"):
         assert get_text(admin, page)[0] == 200, page
     assert get_text(proxy, "/readyz")[0] == get_text(direct, "/readyz")[0] == 404
+    _, headers, text = get_text(admin, "/metrics", {"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert headers["content-type"].startswith("application/openmetrics-text") and text.endswith("# EOF\n")
     _, headers, _ = get_text(admin, "/metrics")
     assert headers["content-type"].startswith("text/plain") and "version=0.0.4" in headers["content-type"]

@@ -1,4 +1,4 @@
-//! docs/metrics.md against a live scrape: every family is in both, with its type, and the labels are as written.
+//! docs/metrics-catalog.md against a live scrape: every family is in both, with its type, and the labels are as written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::support::{Proxy, runtime};
 /// Family → (type, its own labels) as documented.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let request = ["model", "endpoint", "stream"];
-    let text = include_str!("../../docs/metrics.md");
+    let text = include_str!("../../docs/metrics-catalog.md");
     let mut families = BTreeMap::new();
     for row in text.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
@@ -76,7 +76,7 @@ fn the_catalogue_is_what_is_scraped() {
             let (name, kind) = rest.split_once(' ').unwrap();
             let (wanted, _) = documented
                 .get(name)
-                .unwrap_or_else(|| panic!("{name} is not in docs/metrics.md"));
+                .unwrap_or_else(|| panic!("{name} is not in docs/metrics-catalog.md"));
             assert!(
                 wanted.is_empty() || wanted == kind,
                 "{name} is a {kind}, not a {wanted}"

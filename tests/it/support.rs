@@ -59,7 +59,7 @@ impl Proxy {
 
     /// The exposition as it is now.
     pub fn metrics(&self) -> Metrics {
-        let text = self.app.metrics().render().expect("metrics render");
+        let text = self.app.metrics().render();
         Metrics(String::from_utf8(text).expect("metrics are UTF-8"))
     }
 

@@ -1,20 +1,25 @@
 #!/bin/bash
 # usage: e2e.sh [further arguments of pytest]
 # A real vLLM, tokenglass in front of it, and the official clients against both. Ports are chosen, all is stopped at the end.
-# Environment: TGTEST_BIN (target/release/tokenglass), TGTEST_CACHE (~/.cache/tokenglass),
-# TGTEST_VLLM_DIR (where install.sh puts vLLM: TGTEST_CACHE/vllm).
+# A real Prometheus, old and new, that scrapes the proxy; GPUs from the stub of NVML.
+# Environment: TGTEST_BIN (target/release/tokenglass), TGTEST_NVML (target/release/libnvml_stub.so),
+# TGTEST_CACHE (~/.cache/tokenglass), TGTEST_VLLM_DIR (where install.sh puts vLLM: TGTEST_CACHE/vllm).
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 BIN=${TGTEST_BIN:-$ROOT/target/release/tokenglass}
+NVML=${TGTEST_NVML:-$ROOT/target/release/libnvml_stub.so}
 CACHE=${TGTEST_CACHE:-$HOME/.cache/tokenglass}
 VLLM=${TGTEST_VLLM_DIR:-$CACHE/vllm}
 CLIENTS=$CACHE/clients
+export PROMETHEUS_DIR=$CACHE/prometheus
 export MAX_MODEL_LEN=8192 MAX_NUM_SEQS=16 PYTHONDONTWRITEBYTECODE=1
 
 [ -x "$BIN" ] || { echo "e2e: there is no $BIN; build it first (cargo build --release)" >&2; exit 1; }
+[ -r "$NVML" ] || { echo "e2e: there is no $NVML; build it first (cargo build --release -p nvml-stub)" >&2; exit 1; }
 
 "$HERE/install.sh" "$VLLM"
+"$HERE/../prometheus/install.sh" "$PROMETHEUS_DIR"
 wanted=$(cksum <"$HERE/../clients/requirements.txt")
 if [ "$(cat "$CLIENTS/installed" 2>/dev/null)" != "$wanted" ]; then
   python3 -m venv --clear "$CLIENTS"
@@ -84,8 +89,19 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 # Tool calls, reasoning and cached tokens are watched too; a given X-Request-Id comes back.
-"$HERE/start.sh" "$VLLM" --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3 \
-  --enable-prompt-tokens-details --enable-request-id-headers
+start_vllm=("$HERE/start.sh" "$VLLM" --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3
+  --enable-prompt-tokens-details --enable-request-id-headers)
+"${start_vllm[@]}"
+# For the test that kills it.
+printf -v VLLM_CONTROL '%q ' "${start_vllm[@]}"
+export VLLM_CONTROL VLLM_PIDFILE=$VLLM/vllm-$PORT.pid
+
+# The pollers look often, and soon call a silent engine stalled.
+export POLL_INTERVAL=1 STALLED_AFTER=4
+export NVML_STUB_STATE=$HERE/../nvml-stub/two-gpus.json
+export TOKENGLASS_HEALTH__INTERVAL=${POLL_INTERVAL}s TOKENGLASS_ENGINE__INTERVAL=${POLL_INTERVAL}s
+export TOKENGLASS_HEALTH__STALLED_AFTER=${STALLED_AFTER}s
+export TOKENGLASS_GPU__MODE=nvml TOKENGLASS_GPU__LIBRARY=$NVML TOKENGLASS_GPU__INTERVAL=${POLL_INTERVAL}s
 
 start_proxy "$data" "$admin"
 start_proxy "$data2" "$admin2" TOKENGLASS_TOKENS__USAGE=inject TOKENGLASS_TOKENS__CONTINUOUS=true
@@ -98,6 +114,8 @@ pytest "$@" || result=$?
 if [ "$result" -eq 1 ]; then
   # vLLM on two cores has its moments. What failed is asked once more; a proxy that is wrong is wrong again.
   cat "$work/pytest"
+  # The last tests take it away, and may have failed before they brought it back.
+  "${start_vllm[@]}"
   echo "pytest: $(tail -n 1 "$work/pytest"); what failed, once more:"
   result=0
   pytest --last-failed --last-failed-no-failures none "$@" || result=$?
