@@ -41,7 +41,10 @@ fn main() {
     let reading = mean(|| {
         assert!(snapshots.update(0, recorded.as_bytes(), Instant::now()));
     });
-    println!("reading vLLM's {} KiB: {reading:.2} ms", recorded.len() / 1024);
+    println!(
+        "reading vLLM's {} KiB: {reading:.2} ms",
+        recorded.len() / 1024
+    );
     for format in [Format::Text, Format::OpenMetrics] {
         let text = exposition.render(format);
         let packed = exposition.render_packed(format).len();

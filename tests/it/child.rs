@@ -1,5 +1,6 @@
 //! The real binary as a process of its own, on free ports.
 
+use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ pub struct Child {
     addr: SocketAddr,
     admin: SocketAddr,
     log: Receiver<String>,
+    /// Lines that were passed over in waiting for others.
+    early: RefCell<Vec<String>>,
     folder: tempfile::TempDir,
 }
 
@@ -59,6 +62,7 @@ impl Child {
             addr: upstream,
             admin: upstream,
             log,
+            early: RefCell::default(),
             folder,
         };
         // The ports were free ones; the log has what they became.
@@ -90,17 +94,20 @@ impl Child {
         std::fs::write(self.file(), text(upstream, more)).unwrap();
     }
 
-    /// The next log line that contains `what`.
+    /// The first log line that contains `what` and was not asked for yet.
     #[track_caller]
     pub fn wait_log(&self, what: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let mut before = String::new();
+        let mut early = self.early.borrow_mut();
+        if let Some(at) = early.iter().position(|line| line.contains(what)) {
+            return early.remove(at);
+        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.log.recv_timeout(left) {
                 Ok(line) if line.contains(what) => return line,
-                Ok(line) => before.push_str(&line),
-                Err(error) => panic!("{error}: never logged {what}, but: {before}"),
+                Ok(line) => early.push(line),
+                Err(error) => panic!("{error}: never logged {what}, but: {early:#?}"),
             }
         }
     }

@@ -78,9 +78,9 @@ const VALUES: &[(&str, f64, &str, f64)] = &[
     ),
     (
         "DEV_FB_USED_PERCENT",
-        0.949_402,
+        0.949_400_864_7,
         "DEV_FB_USED_RATIO",
-        0.949_402,
+        0.949_400_864_7,
     ),
     (
         "DEV_NVLINK_BANDWIDTH_TOTAL",

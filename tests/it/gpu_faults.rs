@@ -84,7 +84,8 @@ fn no_gpus_is_not_an_idle_machine() {
 #[test]
 fn one_of_two_is_lost_and_comes_back() {
     let mut machine = Machine::new(2);
-    let child = machine.start("");
+    // Values are shown for three intervals: time enough to begin anew on a busy machine.
+    let child = machine.start("interval = \"700ms\"");
     let traffic = Traffic::through(&child);
     child.wait_metrics("both", |m| m.count("tokenglass_gpu_up", &[]) == 2);
     machine.set(|state| {

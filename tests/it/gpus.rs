@@ -141,12 +141,13 @@ impl Machine {
         ];
         all.extend(environment);
         let library = format!("library = \"{}\"", library().display());
-        let library = if more.contains("library") {
-            ""
-        } else {
-            &library
-        };
-        let gpu = format!("[gpu]\nmode = \"nvml\"\ninterval = \"200ms\"\n{library}\n{more}\n");
+        let interval = "interval = \"200ms\"".to_owned();
+        let usual = [library, interval].into_iter().filter(|line| {
+            let key = line.split(' ').next().unwrap();
+            !more.contains(key)
+        });
+        let usual: Vec<_> = usual.collect();
+        let gpu = format!("[gpu]\nmode = \"nvml\"\n{}\n{more}\n", usual.join("\n"));
         Child::with_environment(upstream, &gpu, &all)
     }
 }
