@@ -224,7 +224,6 @@ impl Poller<'_> {
                     }
                 }
             }
-            self.shared.rest();
             let left = self.config.interval.saturating_sub(began.elapsed());
             if self.stopped_within(left) {
                 return End::Stop;

@@ -161,11 +161,6 @@ impl Shared {
         }
     }
 
-    /// Nothing is being asked.
-    pub(super) fn rest(&self) {
-        self.lock().busy = None;
-    }
-
     /// A call has failed.
     pub(super) fn error(&self, call: Call, fault: Fault) {
         *self.lock().view.errors.entry((call, fault)).or_default() += 1;
