@@ -36,6 +36,14 @@ mod exposition;
 mod exposition_parser;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/gpu.rs"]
+mod gpu;
+#[path = "it/gpu_devices.rs"]
+mod gpu_devices;
+#[path = "it/gpu_faults.rs"]
+mod gpu_faults;
+#[path = "it/gpus.rs"]
+mod gpus;
 #[path = "it/guarded.rs"]
 mod guarded;
 #[path = "it/health.rs"]

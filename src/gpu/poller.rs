@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
@@ -97,11 +98,20 @@ impl Poller<'_> {
             let listener = std::thread::Builder::new()
                 .name("gpu-xid".to_owned())
                 .spawn_scoped(scope, move || xid::listen(nvml, listened, shared, over));
-            if let Err(error) = listener {
-                tracing::warn!(%error, "no thread for XIDs");
-            }
-            let end = self.poll(&mut gpus, &mut found, &driver);
-            over.store(true, Ordering::Release);
+            let listener = match listener {
+                Ok(listener) => Some(listener),
+                Err(error) => {
+                    tracing::warn!(%error, "no thread for XIDs");
+                    None
+                }
+            };
+            // It may be in the middle of a wait. What there is to show stays fresh meanwhile.
+            let mut ended = || {
+                over.store(true, Ordering::Release);
+                listener.as_ref().is_none_or(ScopedJoinHandle::is_finished)
+            };
+            let end = self.poll(&mut gpus, &mut found, &driver, &mut ended);
+            let _ended = ended();
             end
         })
     }
@@ -163,7 +173,14 @@ impl Poller<'_> {
             })
     }
 
-    fn poll(&mut self, gpus: &mut Gpus<'_>, found: &mut Found, driver: &str) -> End {
+    /// `ended` ends the listener and says whether it has.
+    fn poll(
+        &mut self,
+        gpus: &mut Gpus<'_>,
+        found: &mut Found,
+        driver: &str,
+        ended: &mut impl FnMut() -> bool,
+    ) -> End {
         // What the first poll says of rates is only the beginning of them.
         if let Err(reason) = self.poll_once(gpus, found) {
             return End::Failed(reason);
@@ -190,7 +207,7 @@ impl Poller<'_> {
             );
             if found.lost {
                 let at = *again_at.get_or_insert_with(|| taken + self.backoff.wait());
-                if taken >= at {
+                if taken >= at && ended() {
                     return End::Again;
                 }
             } else {
@@ -198,7 +215,8 @@ impl Poller<'_> {
             }
             match gpus.count() {
                 Ok(count) if count == found.count => {}
-                Ok(_) => return End::Again,
+                Ok(_) if ended() => return End::Again,
+                Ok(_) => {}
                 Err(fault) => {
                     self.shared.error(Call::Count, fault);
                     if fault.class() != Class::NotNow {
@@ -206,7 +224,6 @@ impl Poller<'_> {
                     }
                 }
             }
-            self.shared.rest();
             let left = self.config.interval.saturating_sub(began.elapsed());
             if self.stopped_within(left) {
                 return End::Stop;

@@ -161,11 +161,6 @@ impl Shared {
         }
     }
 
-    /// Nothing is being asked.
-    pub(super) fn rest(&self) {
-        self.lock().busy = None;
-    }
-
     /// A call has failed.
     pub(super) fn error(&self, call: Call, fault: Fault) {
         *self.lock().view.errors.entry((call, fault)).or_default() += 1;
@@ -204,7 +199,7 @@ impl Shared {
             .is_some_and(|(since, limit)| now.saturating_duration_since(since) > limit);
         let snapshot = inner.view.snapshot.as_ref();
         let stale = snapshot.is_some_and(|s| now.saturating_duration_since(s.taken) > self.limit);
-        let stuck = overdue || (stale && inner.busy.is_some());
+        let stuck = overdue || stale;
         let newly = stuck && !inner.stuck;
         if newly {
             inner.stuck = true;

@@ -1,5 +1,6 @@
 //! The real binary as a process of its own, on free ports.
 
+use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,23 @@ pub struct Child {
     addr: SocketAddr,
     admin: SocketAddr,
     log: Receiver<String>,
+    /// Lines that were passed over in waiting for others.
+    early: RefCell<Vec<String>>,
     folder: tempfile::TempDir,
 }
 
 impl Child {
     /// Starts one in front of `upstream`, with one worker; `more` is added to its configuration file.
     pub fn start(upstream: SocketAddr, more: &str) -> Self {
+        Self::with_environment(upstream, more, &[])
+    }
+
+    /// [`Child::start`], with more in its environment.
+    pub fn with_environment(
+        upstream: SocketAddr,
+        more: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokenglass.toml");
         std::fs::write(&file, text(upstream, more)).unwrap();
@@ -30,6 +42,7 @@ impl Child {
         let mut process = Command::new(binary)
             .arg("--config")
             .arg(&file)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -49,6 +62,7 @@ impl Child {
             addr: upstream,
             admin: upstream,
             log,
+            early: RefCell::default(),
             folder,
         };
         // The ports were free ones; the log has what they became.
@@ -80,18 +94,39 @@ impl Child {
         std::fs::write(self.file(), text(upstream, more)).unwrap();
     }
 
-    /// The next log line that contains `what`.
+    /// The first log line that contains `what` and was not asked for yet.
     #[track_caller]
     pub fn wait_log(&self, what: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let mut before = String::new();
+        let mut early = self.early.borrow_mut();
+        if let Some(at) = early.iter().position(|line| line.contains(what)) {
+            return early.remove(at);
+        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.log.recv_timeout(left) {
                 Ok(line) if line.contains(what) => return line,
-                Ok(line) => before.push_str(&line),
-                Err(error) => panic!("{error}: never logged {what}, but: {before}"),
+                Ok(line) => early.push(line),
+                Err(error) => panic!("{error}: never logged {what}, but: {early:#?}"),
             }
+        }
+    }
+
+    /// Waits until `ready` holds of the metrics.
+    #[track_caller]
+    pub fn wait_metrics(&self, what: &str, ready: impl Fn(&Metrics) -> bool) -> Metrics {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let metrics = self.metrics();
+            if ready(&metrics) {
+                return metrics;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}\n{}",
+                metrics.non_zero()
+            );
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
