@@ -16,7 +16,7 @@ export PROMETHEUS_DIR=$CACHE/prometheus
 export MAX_MODEL_LEN=8192 MAX_NUM_SEQS=16 PYTHONDONTWRITEBYTECODE=1
 
 [ -x "$BIN" ] || { echo "e2e: there is no $BIN; build it first (cargo build --release)" >&2; exit 1; }
-[ -r "$NVML" ] || { echo "e2e: there is no $NVML; build it first (cargo build --release -p nvml-stub)" >&2; exit 1; }
+[ -r "$NVML" ] || { echo "e2e: there is no $NVML; build it first (cargo build --release -p tokenglass-nvml-stub)" >&2; exit 1; }
 
 "$HERE/install.sh" "$VLLM"
 "$HERE/../prometheus/install.sh" "$PROMETHEUS_DIR"
