@@ -1,7 +1,7 @@
 //! What one scrape of a full endpoint costs, in CPU time of the thread that renders it.
 //!
-//! 200 models on two endpoints, streaming and not, every family in use; vLLM's own families; as many samples as eight GPUs
-//! have. `cargo run --release --example scrape_cost [MODELS]`
+//! 200 models on two endpoints, streaming and not, every family that such traffic uses; vLLM's own families; as many samples
+//! as eight GPUs have. `cargo run --release --example scrape_cost [MODELS]`
 
 #![allow(
     clippy::unwrap_used,
@@ -133,15 +133,17 @@ fn fill(metrics: &Metrics, key: &Key, model: f64) {
     let series = Series::new(metrics, key);
     series.in_flight.inc();
     let labels = key.values(&[]);
-    for (family, scale) in [
+    // What has no first token has no time to it.
+    let streams = [
         (&metrics.ttft, 0.2),
         (&metrics.first_answer, 0.3),
         (&metrics.itl, 0.02),
         (&metrics.tpot, 0.02),
         (&metrics.longest_stall, 0.1),
-        (&metrics.duration, 3.0),
         (&metrics.frontend, 0.003),
-    ] {
+    ];
+    let streams = streams.into_iter().filter(|_| key.stream);
+    for (family, scale) in streams.chain([(&metrics.duration, 3.0)]) {
         for n in 1..50 {
             family
                 .with_label_values(&labels)
