@@ -14,6 +14,7 @@
     )
 )]
 
+pub mod compare;
 pub mod scripted;
 pub mod sim;
 pub mod traffic;
