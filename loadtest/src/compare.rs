@@ -6,6 +6,7 @@
 
 mod check;
 mod client;
+mod launch;
 mod machine;
 mod measure;
 mod origin;
@@ -15,6 +16,7 @@ mod relay;
 mod report;
 mod scenario;
 mod script;
+mod table;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;

@@ -150,7 +150,7 @@ impl<'a> Check<'a> {
         };
         let part = |from: usize, to: usize| {
             let (from, to) = (from.max(start), to.min(start + data.len()));
-            (from < to).then(|| (from, to))
+            (from < to).then_some((from, to))
         };
         for (from, to) in [part(begin, digits.start), part(digits.end, end)]
             .into_iter()

@@ -1,6 +1,4 @@
-//! The medians of a comparison, as a table and as JSON.
-
-use std::fmt::{self, Write as _};
+//! The medians of a comparison.
 
 use serde::Serialize;
 
@@ -155,7 +153,7 @@ impl Row {
         }
     }
 
-    fn figure(&self, figure: Figure) -> Option<f64> {
+    pub(crate) fn figure(&self, figure: Figure) -> Option<f64> {
         match figure {
             Figure::CpuPerFrame => self.cpu_us_per_frame,
             Figure::CpuPerRequest => self.cpu_us_per_request,
@@ -165,7 +163,7 @@ impl Row {
     }
 
     /// The highest load on the origin or the client in a round.
-    fn busiest(&self) -> f64 {
+    pub(crate) fn busiest(&self) -> f64 {
         let samples = self.rounds.iter().flatten();
         let busy = samples.map(|sample| sample.origin_busy.max(sample.client_busy));
         busy.fold(0.0, f64::max)
@@ -189,92 +187,6 @@ impl Report {
         rows.filter(|row| own.contains(&row.name))
             .map(|row| row.lost + row.altered)
             .sum()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.machine)?;
-        writeln!(
-            f,
-            "Medians of {} interleaved rounds. CPU is the proxy's own, memory its PSS; added is over direct.",
-            self.rounds
-        )?;
-        for scenario in &self.scenarios {
-            scenario.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let workers = if self.workers == 1 {
-            "1 worker".to_owned()
-        } else {
-            format!("{} workers", self.workers)
-        };
-        writeln!(f, "\n### {}: {} ({workers})\n", self.name, self.about)?;
-        writeln!(
-            f,
-            "| | CPU a frame, µs | CPU a request, µs | added TTFT p50 / p99, µs | added frame delay p50 / p99, µs | frames/s | requests/s | memory a stream, KiB | resident at start, MiB | lost / altered | {}: × nginx | × HAProxy |",
-            self.figure.title()
-        )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|---|")?;
-        for row in &self.rows {
-            let pair = |[a, b]: [Option<f64>; 2]| match (a, b) {
-                (None, None) => String::new(),
-                _ => format!("{} / {}", show(a), show(b)),
-            };
-            let mut line = format!("| {} |", row.name);
-            for cell in [
-                show(row.cpu_us_per_frame),
-                show(row.cpu_us_per_request),
-                pair(row.added_ttft_us),
-                pair(row.added_delay_us),
-                show(row.frames_per_s),
-                show(row.requests_per_s),
-                show(row.kib_per_stream),
-                show(row.rss_at_start_mib),
-                format!("{} / {}", row.lost, row.altered),
-                row.of_nginx
-                    .map_or(String::new(), |ratio| format!("{ratio:.2}")),
-                row.of_haproxy
-                    .map_or(String::new(), |ratio| format!("{ratio:.2}")),
-            ] {
-                let _ = write!(line, " {cell} |");
-            }
-            writeln!(f, "{line}")?;
-        }
-        writeln!(f)?;
-        for row in &self.rows {
-            if let Some(trouble) = &row.trouble {
-                writeln!(
-                    f,
-                    "{}: {trouble} ({} rounds failed)",
-                    row.name, row.failed_rounds
-                )?;
-            }
-            if row.busiest() > 0.95 {
-                writeln!(
-                    f,
-                    "{}: origin or client used {:.2} of a core, so this throughput may be theirs",
-                    row.name,
-                    row.busiest()
-                )?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Three digits that say something.
-fn show(value: Option<f64>) -> String {
-    match value {
-        None => String::new(),
-        Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
-        Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
-        Some(value) => format!("{value:.2}"),
     }
 }
 
