@@ -214,6 +214,7 @@ impl OriginProcess {
             "--gap-us",
             &us(scenario.gap),
         ]);
+        command.args(scenario.eager.then_some("--eager"));
         command.args(["--threads", &workers.to_string()]);
         let mut child = command
             .stdin(Stdio::piped())

@@ -49,6 +49,8 @@ pub(crate) struct OriginArgs {
     first_us: u64,
     #[arg(long, default_value_t = 0)]
     gap_us: u64,
+    #[arg(long)]
+    eager: bool,
     #[arg(long, default_value_t = 1)]
     threads: usize,
 }
@@ -108,6 +110,7 @@ pub(crate) fn origin(args: &OriginArgs) -> anyhow::Result<()> {
     let pace = Pace {
         first: Duration::from_micros(args.first_us),
         gap: Duration::from_micros(args.gap_us),
+        eager: args.eager,
     };
     let (say, addr) = std::sync::mpsc::channel();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -19,6 +19,8 @@ pub struct Pace {
     pub first: Duration,
     /// From a frame to the next; zero is full speed.
     pub gap: Duration,
+    /// At full speed too every frame is a write of its own.
+    pub eager: bool,
 }
 
 /// A bound origin.
@@ -124,11 +126,23 @@ async fn answer(
     if !pace.first.is_zero() {
         tokio::time::sleep_until((received + pace.first).into()).await;
     }
-    if pace.gap.is_zero() || !stream {
+    if !stream || pace.gap.is_zero() && !pace.eager {
         conn.write_all(&script.wire).await
+    } else if pace.gap.is_zero() {
+        eager(conn, &script).await
     } else {
         paced(conn, &script, pace.gap).await
     }
+}
+
+/// A frame a write, without a pause; the head leaves with the first.
+async fn eager(conn: &mut Conn, script: &Script) -> Result<(), PeerGone> {
+    let mut from = 0;
+    for end in script.wire_ends.iter().skip(1) {
+        conn.write_all(&script.wire[from..*end]).await?;
+        from = *end;
+    }
+    Ok(())
 }
 
 /// A frame a write, each with the time at which it leaves. The head leaves with the first.

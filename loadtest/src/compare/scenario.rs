@@ -16,6 +16,8 @@ pub(crate) struct Scenario {
     pub(crate) first: Duration,
     /// Between the origin's frames.
     pub(crate) gap: Duration,
+    /// Every frame is a write of its own, however fast they follow.
+    pub(crate) eager: bool,
     /// Streams that stay open over the whole measurement: memory is what they are for.
     pub(crate) held: bool,
     /// Requests, sent in turn.
@@ -57,6 +59,7 @@ impl Scenario {
             connections,
             first: Duration::ZERO,
             gap: Duration::ZERO,
+            eager: false,
             held: false,
             exchanges,
         };
@@ -84,6 +87,17 @@ impl Scenario {
                 16,
                 vec![stream(500, 40)],
             ),
+            // What an engine at its limit does: the proxy gets the frames one by one or, if it lags, some at a time.
+            Self {
+                eager: true,
+                ..plain(
+                    "eager",
+                    "16 streams of 500 frames at full speed, a write a frame",
+                    Figure::CpuPerFrame,
+                    16,
+                    vec![stream(500, 40)],
+                )
+            },
             paced(
                 plain(
                     "paced",
