@@ -195,7 +195,7 @@ impl Plan {
             Times {
                 warm: ms(1000),
                 window: ms(4000),
-                settle: ms(500),
+                settle: ms(250),
             }
         }
     }

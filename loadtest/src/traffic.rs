@@ -89,6 +89,8 @@ pub struct Mix {
     pub models: Vec<String>,
     /// `max_tokens`.
     pub max_tokens: Dist,
+    /// Bytes of prompt; `None` is some hundred.
+    pub prompt_bytes: Option<Dist>,
 }
 
 /// Traffic at a rate.
@@ -143,6 +145,7 @@ impl Default for Mix {
             cancel_after_done: 0.0,
             models: vec!["tiny".to_owned()],
             max_tokens: Dist::Const(16.0),
+            prompt_bytes: None,
         }
     }
 }

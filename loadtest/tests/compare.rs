@@ -125,7 +125,7 @@ fn run_prints_a_report_as_text_or_json() {
         assert!(output.stderr.is_empty(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let (text, json) = (run(&[]), run(&["--json"]));
+    let (text, json) = (run(&["--prompt-bytes", "5000"]), run(&["--json"]));
     sim.kill().unwrap();
     sim.wait().unwrap();
     assert!(
@@ -134,6 +134,7 @@ fn run_prints_a_report_as_text_or_json() {
     );
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["requests"], 200);
+    assert_eq!(report["errors"], report["outcomes"]["http_503"]);
     assert!(report["outcomes"]["http_503"].as_u64().unwrap() > 5);
     assert!(report["ttft_ms"]["p99"].as_f64().unwrap() > 0.0);
 }

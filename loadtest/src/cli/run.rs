@@ -35,6 +35,12 @@ pub(crate) struct Args {
     /// max_tokens: a number or a distribution in JSON.
     #[arg(long, default_value = "16", value_parser = dist)]
     max_tokens: Dist,
+    /// Bytes of prompt: a number or a distribution in JSON.
+    #[arg(long, value_parser = dist)]
+    prompt_bytes: Option<Dist>,
+    /// When a client gives up on an answer, in seconds.
+    #[arg(long, default_value = "600", value_parser = seconds)]
+    timeout: Duration,
     /// Models to ask for.
     #[arg(long = "model", default_value = "tiny")]
     models: Vec<String>,
@@ -73,6 +79,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         usage: args.usage_share,
         models: args.models,
         max_tokens: args.max_tokens,
+        prompt_bytes: args.prompt_bytes,
         ..Mix::default()
     };
     let mut plan = Plan::new(args.url);
@@ -89,6 +96,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     plan.headers
         .extend(key.map(|key| ("authorization".to_owned(), key)));
     plan.keep_alive = !args.no_keep_alive;
+    plan.timeout = args.timeout;
     plan.keep_records = false;
     plan.seed = args.seed;
     let mut progress = Progress::new(plan.requests.filter(|_| args.rate.is_none()), args.duration);
@@ -158,9 +166,9 @@ impl Progress {
         // A string for each of thousands of requests a second would be load of its own.
         if requests.is_multiple_of(16) {
             let rate = requests as f64 / elapsed.as_secs_f64().max(1e-3);
-            let errors = requests - summary.count("ok");
+            let errors = summary.errors();
             self.bar
-                .set_message(format!("{rate:.0} requests/s, {errors} not ok"));
+                .set_message(format!("{rate:.0} requests/s, {errors} errors"));
         }
     }
 

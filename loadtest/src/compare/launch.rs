@@ -12,12 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::peers::{Peer, Places};
 use super::process::Tree;
+use super::scenario::KEY;
 
 /// A running program, ended with the value.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
     pub(crate) addr: SocketAddr,
+    log: PathBuf,
+    name: &'static str,
 }
 
 /// LiteLLM imports half a world before it listens.
@@ -28,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(2);
 // === impl Peer ===
 
 impl Peer {
-    /// Starts it in front of `origin` and waits until it answers. Not for `Direct`.
+    /// Starts it in front of `origin` and waits until it listens. Not for `Direct`.
     pub(crate) fn start(
         self,
         places: &Places,
@@ -51,6 +54,7 @@ impl Peer {
                 .replace("@ORIGIN_HOST@", &origin.ip().to_string())
                 .replace("@ORIGIN_PORT@", &origin.port().to_string())
                 .replace("@WORKERS@", &workers.to_string())
+                .replace("@KEY@", KEY)
                 .replace("@DIR@", &scratch.display().to_string());
             fs::write(&path, text)?;
             Ok(path)
@@ -172,9 +176,13 @@ impl Peer {
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut running = Running { child, addr };
-        let answered = running.wait_until_it_answers();
-        answered.with_context(|| format!("{}: {}", self.title(), tail(&log)))?;
+        let mut running = Running {
+            child,
+            addr,
+            log,
+            name: self.title(),
+        };
+        running.wait_until(|addr| TcpStream::connect(addr).map(|_| true))?;
         Ok(running)
     }
 }
@@ -186,15 +194,23 @@ impl Running {
         Tree(self.child.id())
     }
 
-    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+    /// Waits until a small request is answered with 200.
+    pub(crate) fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+        self.wait_until(ask)
+    }
+
+    fn wait_until(&mut self, ready: fn(SocketAddr) -> io::Result<bool>) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
+            let (name, log) = (self.name, &self.log);
             if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("ended at its start with {status}");
+                anyhow::bail!("{name} ended at its start with {status}: {}", tail(log));
             }
-            match ask(self.addr) {
+            match ready(self.addr) {
                 Ok(true) => return Ok(()),
-                _ if start.elapsed() > START => anyhow::bail!("gave no answer in {START:?}"),
+                _ if start.elapsed() > START => {
+                    anyhow::bail!("{name} gave no answer in {START:?}: {}", tail(log))
+                }
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
@@ -230,7 +246,7 @@ fn ask(addr: SocketAddr) -> io::Result<bool> {
     let body = r#"{"model":"tiny","messages":[{"role":"user","content":"hi"}],"max_tokens":2,"stream":false}"#;
     write!(
         socket,
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: vllm\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: vllm\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut status = [0; 12];

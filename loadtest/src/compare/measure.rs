@@ -16,7 +16,7 @@ use super::scenario::Scenario;
 pub(crate) struct Times {
     pub(crate) warm: Duration,
     pub(crate) window: Duration,
-    /// From its first answer until a program's memory is read.
+    /// Between two looks at the memory of a program that has just started.
     pub(crate) settle: Duration,
 }
 
@@ -33,8 +33,11 @@ pub(crate) struct Sample {
     pub(crate) client_busy: f64,
     pub(crate) ttft_us: [f64; 2],
     pub(crate) delay_us: [f64; 2],
+    /// When it listens.
     pub(crate) rss_at_start_kib: u64,
-    pub(crate) pss_at_start_kib: u64,
+    /// Behind its first answer, for which some load what they need only then.
+    pub(crate) rss_idle_kib: u64,
+    pub(crate) pss_idle_kib: u64,
     pub(crate) pss_loaded_kib: u64,
     /// Streams open when memory was read.
     pub(crate) open: usize,
@@ -52,6 +55,9 @@ pub(crate) struct Contest<'a> {
     pub(crate) origin: (SocketAddr, Tree),
 }
 
+/// Looks at a memory that grows, at most.
+const SETTLING: usize = 12;
+const SETTLED_KIB: u64 = 64;
 /// For 9 000 connections, one after the other, through a slow proxy.
 const OPENING: Duration = Duration::from_secs(60);
 /// For streams at the end of a window to come to theirs.
@@ -67,26 +73,27 @@ impl Contest<'_> {
         times: Times,
     ) -> anyhow::Result<Sample> {
         let (origin, origin_tree) = self.origin;
-        let running = match self.peer {
+        let mut running = match self.peer {
             Peer::Direct => None,
             peer => Some(peer.start(self.places, origin, self.workers)?),
         };
-        let memory = || {
-            running
-                .as_ref()
-                .map_or(Memory::default(), |running| running.tree().memory())
-        };
-        if running.is_some() {
-            tokio::time::sleep(times.settle).await;
+        let (mut at_start, mut idle) = (Memory::default(), Memory::default());
+        if let Some(running) = &mut running {
+            at_start = settled(running.tree(), times.settle).await;
+            running.wait_until_it_answers()?;
+            idle = settled(running.tree(), times.settle).await;
         }
-        let at_start = memory();
         let load = Load::start(
             scenario,
             running.as_ref().map_or(origin, |running| running.addr),
         );
         if scenario.held {
             let all = scenario.connections;
-            load.work(OPENING, |tally| tally.open.get() >= all).await;
+            if !load.work(OPENING, |tally| tally.open.get() >= all).await {
+                let open = load.tally.open.get();
+                load.tally
+                    .fail(&format!("{open} of {all} streams could be opened"));
+            }
         }
         load.work(times.warm, |_| false).await;
         let cpu = || {
@@ -103,7 +110,10 @@ impl Contest<'_> {
         let now = self::counts(&load.tally);
         let [proxy, origin, client] =
             [0, 1, 2].map(|at| after[at].since(&before[at]).as_secs_f64());
-        let (loaded, open) = (memory(), load.tally.open.get());
+        let open = load.tally.open.get();
+        let loaded = running
+            .as_ref()
+            .map_or(Memory::default(), |running| running.tree().memory());
         load.tally.stop.set(true);
         if !scenario.held && !load.work(ENDING, |_| load.done()).await {
             load.tally.fail("streams without an end");
@@ -120,7 +130,8 @@ impl Contest<'_> {
             ttft_us: [0.5, 0.99].map(|q| percentile(&mut tally.ttft.borrow_mut(), q)),
             delay_us: [0.5, 0.99].map(|q| percentile(&mut tally.delay.borrow_mut(), q)),
             rss_at_start_kib: at_start.rss,
-            pss_at_start_kib: at_start.pss,
+            rss_idle_kib: idle.rss,
+            pss_idle_kib: idle.pss,
             pss_loaded_kib: loaded.pss,
             open,
             lost: tally.lost.get(),
@@ -128,6 +139,20 @@ impl Contest<'_> {
             trouble,
         })
     }
+}
+
+/// Memory once it has stopped to grow by itself.
+async fn settled(tree: Tree, interval: Duration) -> Memory {
+    let mut last = Memory::default();
+    for _ in 0..SETTLING {
+        tokio::time::sleep(interval).await;
+        let now = tree.memory();
+        if now.pss.abs_diff(last.pss) < SETTLED_KIB {
+            return now;
+        }
+        last = now;
+    }
+    last
 }
 
 fn counts(tally: &Tally) -> (u64, u64) {

@@ -37,7 +37,8 @@ pub(crate) struct Row {
     pub(crate) frames_per_s: Option<f64>,
     pub(crate) requests_per_s: Option<f64>,
     pub(crate) kib_per_stream: Option<f64>,
-    pub(crate) rss_at_start_mib: Option<f64>,
+    /// When it listens, and behind its first answer.
+    pub(crate) rss_mib: [Option<f64>; 2],
     /// Sums over all rounds.
     pub(crate) lost: u64,
     pub(crate) altered: u64,
@@ -139,10 +140,15 @@ impl Row {
             frames_per_s: of(&|s| Some(s.frames as f64 / s.seconds)),
             requests_per_s: of(&|s| Some(s.requests as f64 / s.seconds)),
             kib_per_stream: of(&|s| {
-                let grown = s.pss_loaded_kib as f64 - s.pss_at_start_kib as f64;
+                let grown = s.pss_loaded_kib as f64 - s.pss_idle_kib as f64;
                 (held && is_proxy && s.open > 0).then(|| grown / s.open as f64)
             }),
-            rss_at_start_mib: of(&|s| is_proxy.then(|| s.rss_at_start_kib as f64 / 1024.0)),
+            rss_mib: [0, 1].map(|at| {
+                of(&|s| {
+                    let kib = [s.rss_at_start_kib, s.rss_idle_kib][at];
+                    is_proxy.then(|| kib as f64 / 1024.0)
+                })
+            }),
             lost: good().map(|sample| sample.lost).sum(),
             altered: good().map(|sample| sample.altered).sum(),
             failed_rounds: rounds.iter().filter(|sample| sample.is_none()).count(),

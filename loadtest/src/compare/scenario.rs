@@ -40,6 +40,9 @@ pub(crate) struct Exchange {
     pub(crate) script: Rc<Script>,
 }
 
+/// OpenAI's clients always send a key, and LiteLLM does not start without one. It opens nothing but the origin.
+pub(crate) const KEY: &str = "sk-loadtest-1c5f0e7a9b3d48626f8ad70b";
+
 /// How much shorter a quick comparison is.
 const QUICK: usize = 8;
 
@@ -212,7 +215,7 @@ impl Exchange {
             r#"{{"model":"tiny","messages":[{{"role":"user","content":"{text}"}}],"max_tokens":{tokens},"stream":{stream}}}"#
         );
         let request = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: vllm\r\nuser-agent: loadtest\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: vllm\r\nuser-agent: loadtest\r\naccept: */*\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         let script = if stream {
