@@ -64,6 +64,11 @@ struct OriginProcess {
     addr: SocketAddr,
 }
 
+/// A folder for configurations and logs, gone with the value.
+struct Scratch(PathBuf);
+
+// === impl Plan ===
+
 impl Plan {
     /// The names of all scenarios with what they are.
     #[must_use]
@@ -94,12 +99,11 @@ impl Plan {
         scenarios.retain(|s| {
             self.scenarios.is_empty() || self.scenarios.iter().any(|name| name == s.name)
         });
-        let scratch =
-            std::env::temp_dir().join(format!("tokenglass-compare-{}", std::process::id()));
+        let scratch = Scratch::new()?;
         let places = Places {
             peers: self.installed.clone(),
             tokenglass: std::path::absolute(&self.binary)?,
-            scratch: scratch.clone(),
+            scratch: scratch.0.clone(),
         };
         let peers = self.contestants(&places, &mut progress);
         let mut report = Report {
@@ -116,7 +120,6 @@ impl Plan {
                 report.scenarios.push(outcome);
             }
         }
-        let _ = std::fs::remove_dir_all(&scratch);
         Ok(report)
     }
 
@@ -198,6 +201,23 @@ impl Plan {
                 settle: ms(250),
             }
         }
+    }
+}
+
+// === impl Scratch ===
+
+impl Scratch {
+    fn new() -> std::io::Result<Self> {
+        let name = format!("tokenglass-compare-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

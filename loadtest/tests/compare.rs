@@ -86,7 +86,7 @@ fn what_is_not_there_is_skipped_and_what_is_unknown_refused() {
         .output()
         .unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("there are full, paced"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there are full, eager"));
 }
 
 #[test]
