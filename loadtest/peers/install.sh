@@ -11,7 +11,8 @@ if [ "${1:-}" = --litellm ]; then
   shift
 fi
 DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/peers}
-MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The mirror that this Debian uses itself.
+MIRROR=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 1p || true)}
 KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$DIR"
 DIR=$(cd "$DIR" && pwd)
@@ -22,6 +23,7 @@ unpack() {
   local name=$1 suite=$2 state=$DIR/$1/apt
   shift 2
   [ -f "$DIR/$name/installed" ] && return
+  [ -n "$MIRROR" ] || { echo 'no mirror of Debian known: set DEBIAN_MIRROR' >&2; return 1; }
   rm -rf "${DIR:?}/$name"
   mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/debs"
   : >"$state/status"
