@@ -12,6 +12,7 @@ if [ "${1:-}" = --litellm ]; then
 fi
 DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/peers}
 # The mirror that this Debian uses itself.
+# shellcheck disable=SC2016 # the field is apt's to expand
 MIRROR=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 1p || true)}
 KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$DIR"
@@ -62,7 +63,8 @@ try pip_install vllm-router
 try pip_install smg
 if [ -n "$LITELLM" ]; then try pip_install litellm 'litellm[proxy]'; fi
 
-export LD_LIBRARY_PATH=$DIR/haproxy/root/usr/lib/$(uname -m)-linux-gnu
+LD_LIBRARY_PATH=$DIR/haproxy/root/usr/lib/$(uname -m)-linux-gnu
+export LD_LIBRARY_PATH
 "$DIR/nginx/root/usr/sbin/nginx" -v || true
 "$DIR/haproxy/root/usr/sbin/haproxy" -v | sed -n 1p || true
 unset LD_LIBRARY_PATH
