@@ -1,4 +1,5 @@
-//! What tokenglass is tested with: a scriptable vLLM on raw TCP, a server that replays bytes, and mixed traffic.
+//! What tokenglass is tested with: a scriptable vLLM on raw TCP, a server that replays bytes, mixed traffic, and a comparison
+//! with other proxies.
 //!
 //! Nothing here uses an HTTP library for the server side, because half of the use is to answer in ways that an HTTP
 //! library refuses to: half a chunk, a reset in the middle of a frame, a body shorter than its length.
@@ -15,6 +16,7 @@
     )
 )]
 
+pub mod compare;
 pub mod scripted;
 pub mod sim;
 pub mod traffic;

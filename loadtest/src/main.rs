@@ -1,9 +1,11 @@
-//! The simulator and the traffic from a command line.
+//! The simulator, the traffic and the comparison from a command line.
 
 #![expect(
     clippy::print_stdout,
     reason = "a command line tool reports on its standard output"
 )]
+
+mod cli;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +14,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use loadtest::sim::{Behaviour, Config, Dist, Fault, Listen, Server};
-use loadtest::traffic::{self, Mix, Plan, Steady, Target};
+
+use cli::{compare, run};
 
 #[derive(Parser)]
 #[command(name = "loadtest", version, about)]
@@ -25,8 +28,16 @@ struct Cli {
 enum Command {
     /// Run a simulated vLLM until ctrl-c.
     Sim(Box<SimArgs>),
-    /// Send mixed traffic and print what came back.
-    Run(Box<RunArgs>),
+    /// Send mixed traffic to any vLLM or proxy and print what came back: to size a deployment.
+    Run(Box<run::Args>),
+    /// Measure what tokenglass costs, beside other proxies, on this machine.
+    Compare(compare::Args),
+    /// The origin of a comparison, which starts it.
+    #[command(hide = true)]
+    Origin(compare::OriginArgs),
+    /// A contestant of a comparison, which starts it: bytes copied and nothing else.
+    #[command(hide = true)]
+    Relay(compare::RelayArgs),
 }
 
 #[derive(Args)]
@@ -66,55 +77,6 @@ struct SimArgs {
     threads: usize,
 }
 
-#[derive(Args)]
-struct RunArgs {
-    /// http://host:port, or unix:path.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: Target,
-    /// Requests in flight at once.
-    #[arg(long, default_value_t = 32)]
-    concurrency: usize,
-    /// How many; 1000 if there is no duration either.
-    #[arg(long)]
-    requests: Option<u64>,
-    /// For how many seconds.
-    #[arg(long, value_parser = seconds)]
-    duration: Option<Duration>,
-    /// Requests a second, instead of as many as go.
-    #[arg(long)]
-    rate: Option<f64>,
-    /// Share of streams, 0 to 1.
-    #[arg(long, default_value_t = 0.8)]
-    stream_share: f64,
-    /// Share of streams with include_usage, 0 to 1.
-    #[arg(long, default_value_t = 0.5)]
-    usage_share: f64,
-    /// max_tokens: a number or a distribution in JSON.
-    #[arg(long, default_value = "16", value_parser = dist)]
-    max_tokens: Dist,
-    /// Models to ask for.
-    #[arg(long = "model", default_value = "tiny")]
-    models: Vec<String>,
-    /// One client in ten leaves before it has all.
-    #[arg(long)]
-    cancels: bool,
-    /// An `x-sim` header for all requests.
-    #[arg(long)]
-    directive: Option<String>,
-    /// An API key.
-    #[arg(long)]
-    api_key: Option<String>,
-    /// Close the connection after each request.
-    #[arg(long)]
-    no_keep_alive: bool,
-    /// Seed of everything that is drawn.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 const MIXED: &str = r#"[[0.01,{"kind":"http","status":503}],[0.01,{"kind":"http","status":500}],
     [0.01,{"kind":"http","status":400}],[0.01,{"kind":"error_frame","after":4}],
     [0.005,{"kind":"cut_mid_frame","after":3}],[0.005,{"kind":"cut_no_done","after":3}],
@@ -125,7 +87,10 @@ const MIXED: &str = r#"[[0.01,{"kind":"http","status":503}],[0.01,{"kind":"http"
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Sim(args) => simulate(*args),
-        Command::Run(args) => send(*args),
+        Command::Run(args) => run::run(*args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Origin(args) => compare::origin(&args),
+        Command::Relay(args) => compare::relay(&args),
     }
 }
 
@@ -178,51 +143,6 @@ fn serve(config: Config) -> anyhow::Result<()> {
     })
 }
 
-fn send(args: RunArgs) -> anyhow::Result<()> {
-    let mix = Mix {
-        stream: args.stream_share,
-        usage: args.usage_share,
-        models: args.models,
-        max_tokens: args.max_tokens,
-        ..Mix::default()
-    };
-    let mut plan = Plan::new(args.url);
-    plan.concurrency = args.concurrency;
-    plan.requests = args.requests.or(args.duration.is_none().then_some(1000));
-    plan.duration = args.duration;
-    plan.mix = if args.cancels {
-        mix.with_cancels()
-    } else {
-        mix
-    };
-    plan.directives.extend(args.directive.map(|d| (1.0, d)));
-    let key = args.api_key.map(|key| format!("Bearer {key}"));
-    plan.headers
-        .extend(key.map(|key| ("authorization".to_owned(), key)));
-    plan.keep_alive = !args.no_keep_alive;
-    plan.keep_records = false;
-    plan.seed = args.seed;
-    let summary = runtime()?.block_on(async {
-        match args.rate {
-            Some(rate) => Steady { plan, rate }.run_until(until(args.duration)).await,
-            None => traffic::run(plan).await,
-        }
-    });
-    if args.json {
-        println!("{}", summary.to_json());
-    } else {
-        println!("{summary}");
-    }
-    Ok(())
-}
-
-async fn until(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => drop(tokio::signal::ctrl_c().await),
-    }
-}
-
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -236,12 +156,4 @@ fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 
 fn dist(text: &str) -> Result<Dist, String> {
     json(text)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .trim_end_matches('s')
-        .parse()
-        .map_err(|_| "not a number of seconds")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -89,6 +89,8 @@ pub struct Mix {
     pub models: Vec<String>,
     /// `max_tokens`.
     pub max_tokens: Dist,
+    /// Bytes of prompt; `None` is some hundred.
+    pub prompt_bytes: Option<Dist>,
 }
 
 /// Traffic at a rate.
@@ -143,6 +145,7 @@ impl Default for Mix {
             cancel_after_done: 0.0,
             models: vec!["tiny".to_owned()],
             max_tokens: Dist::Const(16.0),
+            prompt_bytes: None,
         }
     }
 }
@@ -163,6 +166,11 @@ impl Mix {
 
 /// Sends as `plan` says and waits for all answers.
 pub async fn run(plan: Plan) -> Summary {
+    watch(plan, |_| {}).await
+}
+
+/// [`run`], with `each` shown what there is after each answer.
+pub async fn watch(plan: Plan, mut each: impl FnMut(&Summary)) -> Summary {
     let start = Instant::now();
     let (plan, pool, next) = (
         Arc::new(plan),
@@ -194,6 +202,7 @@ pub async fn run(plan: Plan) -> Summary {
     let mut summary = Summary::new(plan.keep_records);
     while let Some(record) = done.recv().await {
         summary.add(record);
+        each(&summary);
     }
     summary.wall = start.elapsed();
     summary
@@ -206,6 +215,15 @@ impl Steady {
     ///
     /// If as many requests are in flight as the plan allows, the next one waits: the rate falls, nothing is lost.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Summary {
+        self.watch_until(shutdown, |_| {}).await
+    }
+
+    /// [`Self::run_until`], with `each` shown what there is after each answer.
+    pub async fn watch_until(
+        self,
+        shutdown: impl Future<Output = ()>,
+        mut each: impl FnMut(&Summary),
+    ) -> Summary {
         let start = Instant::now();
         let (plan, pool) = (Arc::new(self.plan), Arc::new(Pool::default()));
         let permits = Arc::new(Semaphore::new(plan.concurrency.max(1)));
@@ -229,6 +247,7 @@ impl Steady {
                     Some(landed) = flying.join_next() => {
                         if let Ok(record) = landed {
                             summary.add(record);
+                            each(&summary);
                         }
                     }
                     permit = &mut turn => break permit.ok(),

@@ -63,7 +63,12 @@ impl Request {
             len => &mix.models[rng.random_range(0..len)],
         };
         let max = mix.max_tokens.count(rng).max(1);
-        let words = "lorem ipsum ".repeat(rng.random_range(1..40));
+        let mut words = "lorem ipsum ".repeat(rng.random_range(1..40));
+        if let Some(bytes) = &mix.prompt_bytes {
+            let bytes = bytes.count(rng) as usize;
+            words = "lorem ipsum ".repeat(bytes / 12 + 1);
+            words.truncate(bytes);
+        }
         let input = if self.endpoint == "/v1/chat/completions" {
             format!(r#""messages":[{{"role":"user","content":"{words}"}}]"#)
         } else {

@@ -56,6 +56,7 @@ struct Sample {
 #[derive(Serialize)]
 struct Report<'a> {
     requests: u64,
+    errors: u64,
     wall_s: f64,
     requests_per_s: f64,
     token_frames_per_s: f64,
@@ -114,6 +115,14 @@ impl Summary {
         self.outcomes.get(label).copied().unwrap_or(0)
     }
 
+    /// Requests that did not go well; those that we left on purpose did.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        let bad = |label: &str| label != "ok" && !label.starts_with("cancelled_");
+        let bad = self.outcomes.iter().filter(|(label, _)| bad(label));
+        bad.map(|(_, count)| count).sum()
+    }
+
     /// Time to first token.
     #[must_use]
     pub fn ttft(&self) -> Percentiles {
@@ -142,6 +151,7 @@ impl Summary {
         let wall = self.wall.as_secs_f64().max(f64::MIN_POSITIVE);
         Report {
             requests: self.requests(),
+            errors: self.errors(),
             wall_s: wall,
             requests_per_s: self.requests() as f64 / wall,
             token_frames_per_s: self.token_frames as f64 / wall,
@@ -166,8 +176,16 @@ impl fmt::Display for Summary {
             report.token_frames_per_s,
             report.bytes,
         )?;
+        let share = 100.0 / report.requests.max(1) as f64;
+        writeln!(
+            f,
+            "{} errors ({:.2} %)",
+            report.errors,
+            report.errors as f64 * share
+        )?;
         for (outcome, count) in &self.outcomes {
-            writeln!(f, "  {outcome:<32} {count:>9}")?;
+            let percent = *count as f64 * share;
+            writeln!(f, "  {outcome:<32} {count:>9}  {percent:>6.2} %")?;
         }
         let rows = [
             ("ttft", report.ttft_ms),

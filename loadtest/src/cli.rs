@@ -1,0 +1,4 @@
+//! The commands.
+
+pub(crate) mod compare;
+pub(crate) mod run;

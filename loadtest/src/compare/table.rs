@@ -1,0 +1,234 @@
+//! A comparison as tables.
+
+use std::fmt;
+
+use super::peers::Peer;
+use super::report::{Outcome, Report, Row};
+use super::scenario::Figure;
+
+/// A column: its title, and what stands in it.
+type Column<'a> = (String, Box<dyn Fn(&Row) -> String + 'a>);
+
+/// A figure that tokenglass has a goal for.
+struct Goal {
+    title: &'static str,
+    scenario: &'static str,
+    value: fn(&Row) -> Option<f64>,
+    /// At most so many times what `of` has, or so much.
+    most: f64,
+    of: Option<Peer>,
+}
+
+const GOALS: [Goal; 7] = [
+    Goal {
+        title: "CPU a frame, 200 streams, a frame each 20 ms, µs",
+        scenario: "paced",
+        value: |row| row.figure(Figure::CpuPerFrame),
+        most: 1.0,
+        of: Some(Peer::Haproxy),
+    },
+    Goal {
+        title: "CPU a frame, streams at full speed, µs",
+        scenario: "full",
+        value: |row| row.figure(Figure::CpuPerFrame),
+        most: 1.0,
+        of: Some(Peer::Nginx),
+    },
+    Goal {
+        title: "CPU a frame, streams at full speed, a write a frame, µs",
+        scenario: "eager",
+        value: |row| row.figure(Figure::CpuPerFrame),
+        most: 1.0,
+        of: Some(Peer::Nginx),
+    },
+    Goal {
+        title: "CPU a small JSON request, µs",
+        scenario: "json",
+        value: |row| row.figure(Figure::CpuPerRequest),
+        most: 1.0,
+        of: Some(Peer::Nginx),
+    },
+    Goal {
+        title: "added TTFT p50, one client, µs",
+        scenario: "single",
+        value: |row| row.figure(Figure::AddedTtft),
+        most: 0.7,
+        of: Some(Peer::Nginx),
+    },
+    Goal {
+        title: "memory an open stream, 2 000 of them, KiB",
+        scenario: "open-2000",
+        value: |row| row.figure(Figure::MemoryPerStream),
+        most: 1.0,
+        of: Some(Peer::Nginx),
+    },
+    Goal {
+        title: "resident memory at start, MiB",
+        scenario: "full",
+        value: |row| row.rss_mib[0],
+        most: 14.0,
+        of: None,
+    },
+];
+
+// === impl Report ===
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.machine)?;
+        let rounds = self.rounds;
+        writeln!(
+            f,
+            "Medians of {rounds} interleaved rounds. CPU is the proxy's own, memory its PSS; added is over direct."
+        )?;
+        for scenario in &self.scenarios {
+            scenario.fmt(f)?;
+        }
+        let mut workers: Vec<usize> = self.scenarios.iter().map(|s| s.workers).collect();
+        workers.dedup();
+        workers
+            .into_iter()
+            .try_for_each(|workers| self.summary(f, workers))
+    }
+}
+
+impl Report {
+    /// All goals of which the scenario was run, side by side.
+    fn summary(&self, f: &mut fmt::Formatter<'_>, workers: usize) -> fmt::Result {
+        let scenarios = || self.scenarios.iter().filter(|s| s.workers == workers);
+        let is_goal = |outcome: &&Outcome| GOALS.iter().any(|goal| goal.scenario == outcome.name);
+        let Some(first) = scenarios().find(is_goal) else {
+            return Ok(());
+        };
+        let names: Vec<&str> = first.rows.iter().skip(1).map(|row| row.name).collect();
+        writeln!(f, "\n### Summary ({})\n", count(workers))?;
+        writeln!(f, "| figure | {} | goal |", names.join(" | "))?;
+        writeln!(f, "|---|{}", "---|".repeat(names.len() + 1))?;
+        for goal in &GOALS {
+            let Some(scenario) = scenarios().find(|s| s.name == goal.scenario) else {
+                continue;
+            };
+            let of = |name: &str| {
+                let row = scenario.rows.iter().find(|row| row.name == name)?;
+                (goal.value)(row)
+            };
+            let cells: Vec<String> = names.iter().map(|name| show(of(name))).collect();
+            let limit = match goal.of {
+                Some(peer) => of(peer.title()).map(|other| other * goal.most),
+                None => Some(goal.most),
+            };
+            let met = match (of(Peer::Tokenglass.title()), limit) {
+                (Some(own), Some(limit)) if own <= limit => ": met",
+                (Some(_), Some(_)) => ": missed",
+                _ => "",
+            };
+            let bound = match goal.of {
+                Some(peer) => format!("≤ {:.1} × {}", goal.most, peer.title()),
+                None => format!("≤ {}", goal.most),
+            };
+            let (title, cells) = (goal.title, cells.join(" | "));
+            writeln!(f, "| {title} | {cells} | {bound}{met} |")?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Outcome ===
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let workers = count(self.workers);
+        writeln!(f, "\n### {}: {} ({workers})\n", self.name, self.about)?;
+        let mut columns = self.columns();
+        // What a scenario does not measure has no column.
+        columns.retain(|(_, cell)| self.rows.iter().any(|row| !cell(row).is_empty()));
+        let titles: Vec<&str> = columns.iter().map(|(title, _)| title.as_str()).collect();
+        writeln!(f, "| | {} |", titles.join(" | "))?;
+        writeln!(f, "|---|{}", "---|".repeat(columns.len()))?;
+        for row in &self.rows {
+            let cells: Vec<String> = columns.iter().map(|(_, cell)| cell(row)).collect();
+            writeln!(f, "| {} | {} |", row.name, cells.join(" | "))?;
+        }
+        writeln!(f)?;
+        self.rows.iter().try_for_each(|row| notes(f, row))
+    }
+}
+
+impl Outcome {
+    fn columns(&self) -> Vec<Column<'_>> {
+        let figure = self.figure.title();
+        let column = |title: &str, cell: fn(&Row) -> String| -> Column<'_> {
+            (title.to_owned(), Box::new(cell))
+        };
+        vec![
+            column("CPU a frame, µs", |row| show(row.cpu_us_per_frame)),
+            column("CPU a request, µs", |row| show(row.cpu_us_per_request)),
+            column("added TTFT p50 / p99, µs", |row| pair(row.added_ttft_us)),
+            column("added frame delay p50 / p99, µs", |row| {
+                pair(row.added_delay_us)
+            }),
+            column("frames/s", |row| {
+                show(row.frames_per_s.filter(|n| *n > 0.0))
+            }),
+            column("requests/s", |row| {
+                show(row.requests_per_s.filter(|n| *n > 0.0))
+            }),
+            column("memory a stream, KiB", |row| show(row.kib_per_stream)),
+            column("resident at start / idle, MiB", |row| pair(row.rss_mib)),
+            column("lost / altered", |row| {
+                format!("{} / {}", row.lost, row.altered)
+            }),
+            column(&format!("{figure}: × nginx"), |row| ratio(row.of_nginx)),
+            column("× HAProxy", |row| ratio(row.of_haproxy)),
+        ]
+    }
+}
+
+/// What a reader of a row's figures must know.
+fn notes(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
+    let (name, failed, busiest) = (row.name, row.failed_rounds, row.busiest());
+    if let Some(trouble) = &row.trouble {
+        writeln!(f, "{name}: {trouble} ({failed} rounds failed)")?;
+    }
+    if row.altered > 0 {
+        writeln!(
+            f,
+            "{name}: what comes are not the origin's bytes, so its frames are counted by length"
+        )?;
+    }
+    if busiest > 0.95 {
+        writeln!(
+            f,
+            "{name}: origin or client used {busiest:.2} of a core, so this throughput may be theirs"
+        )?;
+    }
+    Ok(())
+}
+
+fn count(workers: usize) -> String {
+    match workers {
+        1 => "1 worker".to_owned(),
+        _ => format!("{workers} workers"),
+    }
+}
+
+fn pair([a, b]: [Option<f64>; 2]) -> String {
+    match (a, b) {
+        (None, None) => String::new(),
+        _ => format!("{} / {}", show(a), show(b)),
+    }
+}
+
+fn ratio(value: Option<f64>) -> String {
+    value.map_or(String::new(), |value| format!("{value:.2}"))
+}
+
+/// Three digits that say something.
+fn show(value: Option<f64>) -> String {
+    match value {
+        None => String::new(),
+        Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
+        Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.2}"),
+    }
+}
