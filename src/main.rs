@@ -13,6 +13,8 @@ use tokenglass::{app, demo, telemetry};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    small_pages();
     let command = match cli::parse(env::args_os(), env::vars_os()) {
         Ok(command) => command,
         Err(error) => return cli::usage(&error),
@@ -36,4 +38,11 @@ fn start(
     config::check_files(&loaded)?;
     let log = telemetry::init(&loaded.config.log).map_err(anyhow::Error::from)?;
     Ok(run(loaded, log)?)
+}
+
+/// Where the system gives huge pages unasked (`transparent_hugepage/enabled` is `always`), a thread's first byte costs
+/// 2 MiB, and what streams have left is never given back. Refused, it is a matter of memory only.
+#[cfg(target_os = "linux")]
+fn small_pages() {
+    let _refused = rustix::thread::disable_transparent_huge_pages(true);
 }
