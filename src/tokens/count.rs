@@ -2,13 +2,20 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use std::sync::LazyLock;
+
+use super::bpe::Bpe;
 use super::calibration::Features;
 
-use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton, o200k_harmony_singleton};
-
-/// Text is counted in pieces of this length: tiktoken's regular expression gives up (and panics) on a run of blanks
-/// that is long enough. A cut costs at most a token.
+/// Text is counted in pieces of this length, so that no run of letters keeps the thread for long. A cut costs at most a
+/// token.
 const PIECE: usize = 16 * 1024;
+
+/// tiktoken's `CL100K_BASE_PAT_STR`, less what [`Bpe`] does by itself.
+const CL100K: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+$|\s*[\r\n]|\s+";
+
+/// tiktoken's `O200K_BASE_PAT_STR`, likewise.
+const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
 
 /// tiktoken's vocabularies, as far as a model served by vLLM may use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +50,10 @@ impl Encoding {
     pub(super) fn count(self, text: &str) -> Option<u64> {
         // A bug in a tokenizer must not end the thread that all estimates come from.
         let count = catch_unwind(AssertUnwindSafe(|| {
-            let encoder = self.encoder();
-            pieces(text)
-                .map(|piece| encoder.count_ordinary(piece) as u64)
-                .sum()
+            let vocabulary = self.vocabulary()?;
+            Some(pieces(text).map(|piece| vocabulary.count(piece)).sum())
         }));
-        count.ok()
+        count.ok().flatten()
     }
 
     /// The count, and what it is corrected by.
@@ -67,11 +72,15 @@ impl Encoding {
         })
     }
 
-    fn encoder(self) -> &'static CoreBPE {
+    /// Made ready when it is first needed. Harmony has other special tokens only, which are text here.
+    pub(super) fn vocabulary(self) -> Option<&'static Bpe> {
+        static CL100K_BASE: LazyLock<Option<Bpe>> =
+            LazyLock::new(|| Bpe::new(include_bytes!(concat!(env!("OUT_DIR"), "/cl100k")), CL100K));
+        static O200K_BASE: LazyLock<Option<Bpe>> =
+            LazyLock::new(|| Bpe::new(include_bytes!(concat!(env!("OUT_DIR"), "/o200k")), O200K));
         match self {
-            Self::Cl100k => cl100k_base_singleton(),
-            Self::O200k => o200k_base_singleton(),
-            Self::O200kHarmony => o200k_harmony_singleton(),
+            Self::Cl100k => CL100K_BASE.as_ref(),
+            Self::O200k | Self::O200kHarmony => O200K_BASE.as_ref(),
         }
     }
 }
