@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 /// Counts what is running. The only user of `spawn_local`.
@@ -16,10 +19,9 @@ pub struct Tasks {
 impl Tasks {
     /// Runs `future` on this thread, as part of what a drain waits for.
     pub fn spawn(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) {
-        let running = Running::new(self);
-        tokio::task::spawn_local(async move {
-            future.await;
-            drop(running);
+        tokio::task::spawn_local(Counted {
+            future,
+            _running: Running::new(self),
         });
     }
 
@@ -34,6 +36,24 @@ impl Tasks {
         while self.running.get() > 0 {
             self.ended.notified().await;
         }
+    }
+}
+
+pin_project! {
+    /// A future that counts as running. Not an `async` block, which would keep room for `future` twice: once for what it
+    /// takes, once for what it awaits.
+    struct Counted<F> {
+        #[pin]
+        future: F,
+        _running: Running,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Counted<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().future.poll(cx)
     }
 }
 

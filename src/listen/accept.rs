@@ -83,7 +83,9 @@ impl Acceptor {
             let io = match tls {
                 None => Downstream::plain(stream, http.limits()),
                 Some(acceptor) => {
-                    match tokio::time::timeout(tls::HANDSHAKE, acceptor.accept(stream)).await {
+                    // Boxed, or every connection would keep room for a handshake.
+                    let handshake = Box::pin(acceptor.accept(stream));
+                    match tokio::time::timeout(tls::HANDSHAKE, handshake).await {
                         Ok(Ok(stream)) => Downstream::tls(stream, http.limits()),
                         Ok(Err(error)) => {
                             tracing::debug!(%error, "a TLS handshake failed");

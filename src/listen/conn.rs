@@ -29,12 +29,10 @@ pub struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
-    F: Future + 'static,
+    F: Future<Output: 'static> + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        tokio::task::spawn_local(future);
     }
 }
 
@@ -83,10 +81,11 @@ impl Http {
         let shared = io.shared();
         let state = Arc::clone(&shared);
         let service = service_fn(move |request| Rc::clone(&proxy).serve(&shared, request));
-        let connection = self
-            .builder
-            .serve_connection_with_upgrades(TokioIo::new(io), service);
-        let mut connection = std::pin::pin!(connection);
+        // On its own: in this future, and in each that awaits it, it would be kept room for more than once.
+        let mut connection = Box::pin(
+            self.builder
+                .serve_connection_with_upgrades(TokioIo::new(io), service),
+        );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = drain.started() => {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,7 +89,8 @@ impl Proxy {
     /// Serves one request.
     ///
     /// What must not be missed happens at once, not when the future is first polled: hyper drops one unpolled if the
-    /// client has left by then.
+    /// client has left by then. The future is boxed, since hyper keeps room for it as long as the connection lives, while
+    /// it is over once the answer begins.
     ///
     /// # Errors
     /// Never: what fails becomes an answer.
@@ -96,7 +98,7 @@ impl Proxy {
         self: Rc<Self>,
         shared: &Arc<Shared>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> + use<> {
+    ) -> Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>> {
         let started = Instant::now();
         let serving = shared.begin_request(request.version());
         let endpoint = match classify(request.method(), request.uri().path()) {
@@ -109,7 +111,7 @@ impl Proxy {
                 let (method, headers) = (request.method(), request.headers());
                 Track::new(Rc::clone(recorder), endpoint, method, headers, started)
             });
-        async move {
+        Box::pin(async move {
             let asked = Asked {
                 track,
                 serving,
@@ -119,7 +121,7 @@ impl Proxy {
                 started,
             };
             Ok(self.handle(asked, request).await)
-        }
+        })
     }
 
     async fn handle(&self, mut asked: Asked, request: Request<Incoming>) -> Response<ProxyBody> {
