@@ -334,8 +334,8 @@ fn several_upstreams_are_told_apart() {
          # TYPE c counter\nc{exported_exported_upstream=\"x\",exported_upstream=\"y\",upstream=\"http://a:8000\"} 1\n"
     ), "{all}");
     assert!(all.contains("tokenglass_engine_lines_dropped_total{upstream=\"unix:/tmp/\\\"b\\\\\",reason=\"type_conflict\"} 1\n"));
-    snapshots.failed(0, now);
-    snapshots.failed(0, now);
+    snapshots.failed(0);
+    snapshots.failed(0);
     let (text, _) = shown(&snapshots, now);
     // Now the other's type counts.
     assert_eq!(find(&text, "c").unwrap().kind, "gauge");
@@ -356,9 +356,9 @@ fn stale_is_gone() {
     assert_eq!(up(now), (false, false));
     snapshots.update(0, recorded().as_bytes(), now);
     assert_eq!(up(now), (true, true));
-    snapshots.failed(0, now);
+    snapshots.failed(0);
     assert_eq!(up(now), (false, true), "one failure may be a moment's load");
-    snapshots.failed(0, now);
+    snapshots.failed(0);
     assert_eq!(up(now), (false, false));
     snapshots.update(0, recorded().as_bytes(), now);
     assert_eq!(up(now + FRESH), (true, true));
