@@ -1,5 +1,7 @@
 //! What `/metrics` says of vLLM's health: each family's value, and how soon it is true.
 
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loadtest::sim;
@@ -94,6 +96,33 @@ fn every_family_has_its_value() {
     // Nobody asks /metrics here.
     assert_eq!(metrics.0.matches(r#"endpoint="metrics""#).count(), 0);
     assert!(lines(&metrics, "vllm_unaccounted_tokens_total").is_empty());
+}
+
+#[test]
+fn a_server_that_drops_used_connections_without_a_word_is_up() {
+    let vllm = Vllm::start();
+    vllm.reply(
+        "/health",
+        Reply::Code(Arc::new(|peer| {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            peer.stream.write_all(answer).unwrap();
+            // Gone once the next request has been written.
+            let _ = peer.stream.read(&mut [0; 4096]);
+        })),
+    );
+    let proxy = proxy(&vllm);
+    let metrics = proxy.wait_metrics("some rounds", |m| {
+        m.count("vllm_health_check_latency_seconds_count", &[]) >= 5
+    });
+    assert!(up(&metrics), "{}", metrics.non_zero());
+    assert!(
+        is(
+            &metrics,
+            r#"vllm_probe_request_error_total{error_type="connection_error"} 0"#
+        ),
+        "{}",
+        metrics.non_zero()
+    );
 }
 
 #[test]
