@@ -169,7 +169,7 @@ impl Poller<'_> {
             && gpus.instances(index).is_ok_and(|instances| {
                 instances
                     .iter()
-                    .any(|instance| self.filter.has_instance(&instance.uuid))
+                    .any(|instance| self.filter.has_instance(&instance.uuids))
             })
     }
 
@@ -260,7 +260,7 @@ impl Poller<'_> {
                 Ok(mut reading) => {
                     reading
                         .instances
-                        .retain(|instance| self.filter.has_instance(&instance.uuid));
+                        .retain(|instance| self.filter.has_instance(&instance.uuids));
                     readings.push((gpu.identity.clone(), reading));
                 }
                 Err(fault) if fault.class() == Class::Lost => {
