@@ -1,6 +1,6 @@
 //! One poll of one GPU into plain values: what is asked when, and what is not asked again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::gpu::lifecycle::{Class, Fault};
@@ -15,7 +15,7 @@ pub struct Reading {
     pub values: Vec<(Field, f64)>,
     /// Of a GPU with MIG.
     pub instances: Vec<Instance>,
-    /// Pid, bytes.
+    /// Pid, bytes; each pid at most once.
     pub processes: Vec<(u32, u64)>,
 }
 
@@ -103,7 +103,13 @@ impl Gpu {
         }
         if plan.processes {
             let found = self.ask(Call::Processes, failed, || source.processes(gpu))?;
-            reading.processes = found.unwrap_or_default();
+            // A process is listed once for each instance that it has memory of.
+            let mut by_pid = BTreeMap::<_, u64>::new();
+            for (pid, bytes) in found.unwrap_or_default() {
+                let sum = by_pid.entry(pid).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+            reading.processes = by_pid.into_iter().collect();
         }
         Ok(reading)
     }

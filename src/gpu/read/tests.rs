@@ -45,7 +45,7 @@ impl Source for Fake {
     }
 
     fn processes(&mut self, _gpu: u32) -> Result<Vec<(u32, u64)>, Fault> {
-        Ok(vec![(1, 2)])
+        Ok(vec![(1, 2), (3, 4), (1, 5)])
     }
 }
 
@@ -151,4 +151,16 @@ fn the_call_that_blocks_is_the_last_resort() {
         rate(&read(&mut gpu(), &mut source, start).unwrap()),
         (Some(7.0), Some(8.0))
     );
+}
+
+#[test]
+fn a_process_that_is_listed_twice_has_the_sum() {
+    let plan = Plan {
+        processes: true,
+        ..PLAN
+    };
+    let reading = gpu()
+        .read(&mut Fake::default(), plan, Instant::now(), &mut |_, _| {})
+        .unwrap();
+    assert_eq!(reading.processes, [(1, 7), (3, 4)]);
 }
