@@ -71,7 +71,7 @@ impl<'n> Gpus<'n> {
         let identity = Identity {
             index,
             uuid: device.uuid()?,
-            model: device.name()?,
+            model: ffi::name(&device)?,
             // On some virtual GPUs there is no such thing.
             pci_bus_id: device.pci_info().map(|pci| pci.bus_id).unwrap_or_default(),
             minor: device.minor_number().ok(),
@@ -346,8 +346,7 @@ fn fields(fields: &[FieldValue]) -> Result<Answer, Fault> {
 
 /// `1g.10gb`: the end of its name, `… MIG 1g.10gb`; of drivers that do not name it so, from its size.
 fn profile(device: &Device<'_>) -> String {
-    let named = device
-        .name()
+    let named = ffi::name(device)
         .ok()
         .and_then(|name| Some(gpu_instance(name.rsplit_once("MIG ")?.1.trim()).to_owned()));
     named.unwrap_or_else(|| match device.attributes() {

@@ -136,13 +136,18 @@ impl Poller<'_> {
                     if fault.class() == Class::Over {
                         return Err(fault.reason());
                     }
-                    // One that we may not touch is not one that will come back.
-                    found.lost |= fault.class() == Class::Lost;
+                    found.lost |= may_come_back(fault);
                     worst = worst.or(Some(fault.reason()));
                     continue;
                 }
             };
-            if self.filter.has(index, &identity.uuid) || self.has_instance(gpus, index) {
+            let ours = self.filter.has(index, &identity.uuid)
+                || self.has_instance(gpus, index).unwrap_or_else(|fault| {
+                    self.shared.error(Call::MigInstances, fault);
+                    found.lost |= may_come_back(fault);
+                    false
+                });
+            if ours {
                 found.gpus.push(Gpu::new(identity));
             }
         }
@@ -164,13 +169,17 @@ impl Poller<'_> {
     }
 
     /// A container that was given MIG instances only: their GPU is ours as far as they are.
-    fn has_instance(&self, gpus: &mut Gpus<'_>, index: u32) -> bool {
-        self.filter.names_instances()
-            && gpus.instances(index).is_ok_and(|instances| {
-                instances
-                    .iter()
-                    .any(|instance| self.filter.has_instance(&instance.uuids))
-            })
+    fn has_instance(&self, gpus: &mut Gpus<'_>, index: u32) -> Result<bool, Fault> {
+        if !self.filter.names_instances() {
+            return Ok(false);
+        }
+        match gpus.instances(index) {
+            Ok(instances) => Ok(instances
+                .iter()
+                .any(|instance| self.filter.has_instance(&instance.uuids))),
+            Err(fault) if fault.class() == Class::Never => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// `ended` ends the listener and says whether it has.
@@ -298,10 +307,16 @@ impl Poller<'_> {
     }
 }
 
+/// Whether a GPU that cannot be found now may be found later. One that we may not touch, or whose driver cannot say who it
+/// is, will not.
+fn may_come_back(fault: Fault) -> bool {
+    matches!(fault.class(), Class::Lost | Class::NotNow) && fault != Fault::NoPermission
+}
+
 /// What a generation has begun with, and what is left of it.
 struct Found {
     count: u32,
     gpus: Vec<Gpu>,
-    /// One that was there before is not there now.
+    /// One that was there before, or that the driver counts, is not there now.
     lost: bool,
 }

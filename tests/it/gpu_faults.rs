@@ -211,3 +211,35 @@ fn xids_that_cannot_be_waited_for_are_no_reason_to_stop() {
             ) >= 2
     });
 }
+
+#[test]
+fn a_gpu_that_cannot_be_identified_at_first_is_found_later() {
+    let mut machine = Machine::new(3);
+    machine.set(|state| {
+        state["gpus"][1]["errors"] = json!({"nvmlDeviceGetUUID": 999});
+        // That is nothing to wait for.
+        state["gpus"][2]["errors"] = json!({"nvmlDeviceGetUUID": 4});
+    });
+    let child = machine.start("");
+    let (one, other) = (
+        format!("UUID=\"{}\"", uuid(0)),
+        format!("UUID=\"{}\"", uuid(1)),
+    );
+    child.wait_metrics("one", |m| has(m, POWER, &[&one]));
+    machine.set(|state| state["gpus"][1]["errors"] = json!({}));
+    child.wait_metrics("the other", |m| {
+        has(m, POWER, &[&one]) && has(m, POWER, &[&other])
+    });
+    let generation = |m: &Metrics| m.count("tokenglass_nvml_generation", &[]);
+    let now = generation(&child.metrics());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(generation(&child.metrics()), now, "the third is left alone");
+}
+
+#[test]
+fn a_name_of_any_bytes_is_a_name() {
+    let mut machine = Machine::new(1);
+    machine.set(|state| state["gpus"][0]["name"] = json!([72, 49, 255, 48]));
+    let child = machine.start("");
+    child.wait_metrics("up", |m| has(m, POWER, &["modelName=\"H1\u{fffd}0\""]));
+}
