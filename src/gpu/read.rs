@@ -64,8 +64,8 @@ impl Gpu {
             cannot: BTreeSet::new(),
             slow: Vec::new(),
             slow_at: None,
-            pcie: Meter::default(),
-            nvlink: Meter::default(),
+            pcie: Meter::pcie(),
+            nvlink: Meter::nvlink(),
         }
     }
 
