@@ -150,6 +150,7 @@ impl Source for Gpus<'_> {
                 values,
             });
         }
+        gpm.keep(gpu, &found.iter().map(|instance| instance.id).collect());
         Ok(found)
     }
 

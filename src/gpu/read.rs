@@ -40,6 +40,8 @@ pub struct Gpu {
     /// Who it is.
     pub identity: Identity,
     cannot: BTreeSet<Call>,
+    /// MIG on or off, as last heard.
+    mig: Option<f64>,
     slow: Vec<(Field, f64)>,
     slow_at: Option<Instant>,
     pcie: Meter,
@@ -62,6 +64,7 @@ impl Gpu {
         Self {
             identity,
             cannot: BTreeSet::new(),
+            mig: None,
             slow: Vec::new(),
             slow_at: None,
             pcie: Meter::pcie(),
@@ -94,6 +97,7 @@ impl Gpu {
                 reading.values.extend(answer.values);
             }
         }
+        self.mig(&reading);
         self.read_slow(source, plan, now, failed)?;
         reading.values.extend(&self.slow);
         self.nvlink(&mut reading, counters, now);
@@ -136,6 +140,17 @@ impl Gpu {
             }
             Class::NotNow => Ok(None),
             Class::Lost | Class::Over => Err(fault),
+        }
+    }
+
+    /// With MIG turned on or off a GPU can other things: everything is asked again.
+    fn mig(&mut self, reading: &Reading) {
+        let Some(mode) = reading.get(Field::MigMode) else {
+            return;
+        };
+        if self.mig.replace(mode).is_some_and(|before| before != mode) {
+            self.cannot.clear();
+            self.slow_at = None;
         }
     }
 

@@ -142,3 +142,37 @@ fn compute_instances_that_share_a_gpu_instance_are_shown_once() {
         }
     }
 }
+
+#[test]
+fn mig_turned_off_and_on_while_it_runs() {
+    let mut machine = Machine::new(1);
+    let (util, used) = ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED");
+    let rates = h100(0)["values"]["nvmlDeviceGetUtilizationRates"].clone();
+    let mig = |machine: &mut Machine, on: bool| {
+        machine.set(|state| {
+            let gpu = &mut state["gpus"][0];
+            gpu["values"]["nvmlDeviceGetMigMode"]["current"] = u8::from(on).into();
+            gpu["values"]["nvmlDeviceGetMaxMigDeviceCount"] = if on { json!(7) } else { json!(null) };
+            gpu["values"]["nvmlDeviceGetUtilizationRates"] =
+                if on { json!(null) } else { rates.clone() };
+            gpu["mig"] = if on {
+                json!([{"uuid": "MIG-a", "name": "NVIDIA H100 80GB HBM3 MIG 3g.40gb",
+                 "values": {"nvmlDeviceGetGpuInstanceId": 2, "nvmlDeviceGetMemoryInfo_v2":
+                    {"total": 42_949_672_960_u64, "reserved": 0, "free": 10_737_418_240_u64, "used": 32_212_254_720_u64}}}])
+            } else {
+                json!([])
+            };
+        });
+    };
+    mig(&mut machine, true);
+    let child = machine.start("");
+    let instance = [r#"GPU_I_ID="2""#];
+    let parts = |m: &Metrics| has(m, used, &instance) && !has(m, util, &[]);
+    let whole = |m: &Metrics| !has(m, used, &instance) && has(m, used, &[]) && has(m, util, &[]);
+    child.wait_metrics("instances", parts);
+    mig(&mut machine, false);
+    child.wait_metrics("the whole", whole);
+    mig(&mut machine, true);
+    let metrics = child.wait_metrics("instances again", parts);
+    assert_eq!(metrics.count("tokenglass_nvml_generation", &[]), 1);
+}
