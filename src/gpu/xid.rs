@@ -12,6 +12,7 @@ use crate::gpu::ffi;
 use crate::gpu::lifecycle::{Class, Fault};
 use crate::gpu::source::Call;
 use crate::gpu::state::Shared;
+use crate::log_limit::LogLimit;
 
 /// How long one wait takes at most, ms: so long a generation's end waits for this thread.
 const WAIT_MS: u32 = 1000;
@@ -33,6 +34,7 @@ pub(super) fn listen(nvml: &Nvml, gpus: Vec<Listened<'_>>, shared: &Shared, over
         shared.hears(gpus.iter().map(|gpu| gpu.uuid.clone()));
     }
     let mut quiet = false;
+    let limit = LogLimit::default();
     while !over.load(Ordering::Acquire) {
         shared.watch(Instant::now());
         let Some((events, gpus)) = &registered else {
@@ -50,7 +52,15 @@ pub(super) fn listen(nvml: &Nvml, gpus: Vec<Listened<'_>>, shared: &Shared, over
                         XidError::Value(code) => code,
                         XidError::Unknown => UNKNOWN_XID,
                     };
-                    tracing::warn!(xid = code, uuid = gpu.uuid, "a GPU reports an XID");
+                    // A GPU that goes down can report thousands a second; the counters have them all.
+                    if let Some(suppressed) = limit.permit() {
+                        tracing::warn!(
+                            xid = code,
+                            uuid = gpu.uuid,
+                            suppressed,
+                            "a GPU reports an XID"
+                        );
+                    }
                     shared.xid(&gpu.uuid, code);
                 }
             }

@@ -243,3 +243,40 @@ fn a_name_of_any_bytes_is_a_name() {
     let child = machine.start("");
     child.wait_metrics("up", |m| has(m, POWER, &["modelName=\"H1\u{fffd}0\""]));
 }
+
+#[test]
+fn a_storm_of_xids_is_counted_and_not_logged_line_by_line() {
+    let mut machine = Machine::new(1);
+    let child = machine.start("");
+    let counter = "tokenglass_gpu_xid_errors_total";
+    child.wait_metrics("XIDs are heard", |m| has(m, "DCGM_FI_DEV_XID_ERRORS", &[]));
+    let storm: Vec<_> = (1..=500)
+        .map(|id| json!({"id": id, "gpu": 0, "xid": 31}))
+        .collect();
+    machine.set(|state| state["xids"] = storm.clone().into());
+    child.wait_metrics("all of them", |m| m.count(counter, &[]) == 500);
+    // A second later there is a line again, which says how many there were not.
+    std::thread::sleep(Duration::from_millis(1100));
+    machine.set(|state| {
+        let mut all = storm.clone();
+        all.push(json!({"id": 501, "gpu": 0, "xid": 79}));
+        state["xids"] = all.into();
+    });
+    let (mut lines, mut suppressed) = (0, 0);
+    loop {
+        let line: Value =
+            serde_json::from_str(&child.wait_log("a GPU reports an XID")).expect("a line of JSON");
+        let fields = if line["fields"].is_object() {
+            &line["fields"]
+        } else {
+            &line
+        };
+        lines += 1;
+        suppressed += fields["suppressed"].as_u64().unwrap();
+        if fields["xid"] == 79 {
+            break;
+        }
+    }
+    assert_eq!(lines + suppressed, 501);
+    assert!(lines < 50, "{lines} lines");
+}
