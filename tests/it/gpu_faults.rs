@@ -280,3 +280,33 @@ fn a_storm_of_xids_is_counted_and_not_logged_line_by_line() {
     assert_eq!(lines + suppressed, 501);
     assert!(lines < 50, "{lines} lines");
 }
+
+#[test]
+fn a_wait_for_xids_that_hangs_is_seen_and_not_waited_for() {
+    let mut machine = Machine::new(1);
+    let child = machine.start("");
+    let traffic = Traffic::through(&child);
+    let (xids, stuck) = ("DCGM_FI_DEV_XID_ERRORS", "tokenglass_nvml_stuck_total");
+    child.wait_metrics("XIDs are heard", |m| has(m, xids, &[]));
+    machine.set(|state| state["delays_ms"]["nvmlEventSetWait_v2"] = 600_000.into());
+    // Not knowing of any is not that there was none.
+    let metrics = child.wait_metrics("deaf", |m| !has(m, xids, &[]));
+    assert!(up(&metrics) && has(&metrics, POWER, &[]));
+    assert_eq!(metrics.count(stuck, &[]), 1);
+    child.wait_log("a wait for XIDs does not come back");
+    // The driver goes, and comes back: the thread that hangs holds up neither.
+    machine.set(|state| errors(state, &json!({"*": 1, "nvmlInit_v2": 9})));
+    child.wait_metrics("unloaded", |m| reason(m) == "driver_not_loaded");
+    machine.set(|state| errors(state, &json!({})));
+    let metrics = child.wait_metrics("up again", |m| up(m) && has(m, POWER, &[]));
+    assert!(!has(&metrics, xids, &[]));
+    // So does the wait, and then they are heard again.
+    machine.set(|state| state["delays_ms"] = json!({}));
+    let metrics = child.wait_metrics("heard again", |m| has(m, xids, &[]));
+    assert_eq!(metrics.count(stuck, &[]), 1);
+    machine.set(|state| state["xids"] = json!([{"id": 1, "gpu": 0, "xid": 79}]));
+    child.wait_metrics("one", |m| {
+        m.count("tokenglass_gpu_xid_errors_total", &[]) == 1
+    });
+    traffic.was_undisturbed();
+}
