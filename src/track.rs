@@ -50,6 +50,8 @@ pub struct Track {
     tenants: TenantValues,
     /// Where the engine's progress shows.
     slot: Option<Arc<Slot>>,
+    /// It is a stream that has given something.
+    speaks: bool,
     /// Its place in the books.
     ticket: Option<Ticket>,
 }
@@ -101,6 +103,7 @@ impl Track {
             stalled: None,
             tenants,
             slot: None,
+            speaks: false,
             ticket: None,
         }
     }
@@ -122,6 +125,10 @@ impl Track {
             return;
         }
         self.ticket = self.recorder.ticket(upstream);
+        // An adapter that loads or an engine that wakes up takes its time, and moves nothing.
+        if self.endpoint == Endpoint::Other {
+            return;
+        }
         if let Some(slot) = self.recorder.slot(upstream) {
             self.request.borrow_mut().toward(Arc::clone(slot));
             self.slot = Some(Arc::clone(slot));
@@ -193,6 +200,10 @@ impl Track {
             && watching.progressed(now)
         {
             slot.progress(now);
+            if facts.stream && !self.speaks {
+                self.speaks = true;
+                slot.speaks();
+            }
         }
         if closed.is_empty() {
             return;
@@ -327,7 +338,12 @@ impl Track {
     /// The one way out.
     fn publish(&mut self, mut record: Record) {
         record.tenants = std::mem::take(&mut self.tenants);
-        let prompt = self.request.borrow_mut().leave();
+        if let Some(slot) = &self.slot
+            && std::mem::take(&mut self.speaks)
+        {
+            slot.hushes();
+        }
+        let prompt = self.request.borrow_mut().leave(record.outcome.unanswered());
         self.recorder.record(record, prompt, self.ticket.take());
     }
 
