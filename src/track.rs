@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, response};
+use http::{HeaderMap, Method, StatusCode, response};
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
@@ -22,7 +22,7 @@ pub use request::RequestWatch;
 
 use crate::activity::Slot;
 use crate::classify::Endpoint;
-use crate::ledger::Ticket;
+use crate::ledger::{Ticket, Work};
 use crate::metrics::{Fault, InUse, Key};
 use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
@@ -142,6 +142,7 @@ impl Track {
         let learning = self.request.borrow().learns();
         if let Some(ticket) = &mut self.ticket {
             ticket.choices(choices(self.endpoint, facts.n));
+            ticket.work(work(self.endpoint, &facts, head.status));
         }
         let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let facts_of_head = HeadFacts {
@@ -378,6 +379,19 @@ fn choices(endpoint: Endpoint, n: u32) -> u32 {
     }
 }
 
+/// What of the engine's work its usage will not tell.
+fn work(endpoint: Endpoint, facts: &RequestFacts, status: StatusCode) -> Work {
+    if status.is_client_error() {
+        Work::Refused
+    } else if endpoint == Endpoint::Responses && facts.background {
+        Work::Later
+    } else if facts.searches {
+        Work::More
+    } else {
+        Work::Recorded
+    }
+}
+
 /// The series of a stream that has not ended.
 fn stream_key(model: &str, endpoint: Endpoint, tenants: &TenantValues) -> Key {
     Key {
@@ -397,25 +411,9 @@ fn bare(
     now: Instant,
 ) -> Record {
     Record {
-        endpoint,
         stream: facts.stream,
-        outcome,
-        tenants: TenantValues::new(),
-        served_model: None,
         requested_model: facts.model.clone(),
         duration: now.saturating_duration_since(started),
-        ttft: None,
-        first_answer: None,
-        tpot: None,
-        longest_stall: None,
-        input_tokens: None,
-        output_tokens: None,
-        cached_tokens: None,
-        reasoning_tokens: None,
-        finish_reasons: SmallVec::new(),
-        queue: None,
-        engine_ttft: None,
-        text: None,
-        faults: 0,
+        ..Record::bare(endpoint, outcome)
     }
 }

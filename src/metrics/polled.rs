@@ -171,6 +171,9 @@ impl Polled {
             output: whole(totals.generation),
         };
         let more = known.ledger.read(tokens, totals.started);
+        let values = self.values(upstream, &[]);
+        let reopened = self.families.reopened.with_label_values(&values);
+        reopened.inc_by(known.ledger.reopened());
         for (direction, more) in [
             (Direction::Input, more.input),
             (Direction::Output, more.output),

@@ -23,6 +23,7 @@ pub(super) struct Families {
     pub(super) scrape_duration: GaugeVec,
     pub(super) scrape_errors: IntCounterVec,
     pub(super) unaccounted: IntCounterVec,
+    pub(super) reopened: IntCounterVec,
 }
 
 impl Families {
@@ -46,7 +47,8 @@ impl Families {
             probe_error: make.counter_vec("vllm_probe_request_error_total", "Requests to /health and /v1/models that were not, by how they failed.", &labels(&["error_type"]))?,
             scrape_duration: make.floats("vllm_exporter_scrape_duration_seconds", "How long the last request to this endpoint of vLLM took, successful or not.", &labels(&["endpoint"]))?,
             scrape_errors: make.counter_vec("vllm_exporter_scrape_errors_total", "Requests to this endpoint of vLLM that brought nothing of use.", &labels(&["endpoint"]))?,
-            unaccounted: make.counter_vec("vllm_unaccounted_tokens_total", "Tokens that vLLM's own counters have and that did not pass the proxy: traffic that bypasses it, and aborted requests of which it saw less than the engine did.", &labels(&["direction"]))?,
+            unaccounted: make.counter_vec("vllm_unaccounted_tokens_total", "Tokens that vLLM's own counters have and that did not pass the proxy: traffic that bypasses it. Readings with requests of unknown count are left out.", &labels(&["direction"]))?,
+            reopened: make.counter_vec("tokenglass_unaccounted_reopened_total", "Readings that are left out of vllm_unaccounted_tokens_total, since a request had ended whose tokens nobody knows.", &labels(&[]))?,
         })
     }
 }
