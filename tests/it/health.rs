@@ -273,7 +273,7 @@ fn an_unhealthy_vllm_is_reachable_and_not_loaded() {
 
 #[test]
 fn a_list_that_is_refused_leaves_the_verdict_to_health() {
-    for status in [401, 403, 404] {
+    for status in [401, 403] {
         let vllm = Vllm::start();
         vllm.set("/v1/models", status, r#"{"error":"Unauthorized"}"#);
         let proxy = proxy(&vllm);
@@ -293,6 +293,33 @@ fn a_list_that_is_refused_leaves_the_verdict_to_health() {
         vllm.set("/health", 503, "");
         proxy.wait_metrics("unhealthy", |m| is(m, "vllm_model_loaded 0"));
     }
+}
+
+#[test]
+fn where_there_is_no_list_no_model_is_loaded() {
+    let vllm = Vllm::start();
+    vllm.set("/v1/models", 404, r#"{"detail":"Not Found"}"#);
+    let proxy = proxy(&vllm);
+    let metrics = proxy.wait_metrics("a round", |m| is(m, "vllm_model_loaded 0"));
+    assert!(is(&metrics, "vllm_service_up 1"));
+    assert!(is(&metrics, "vllm_available_models 0"));
+}
+
+#[test]
+fn models_whose_labels_are_the_same_end_to_end_are_two() {
+    let vllm = Vllm::start();
+    let list =
+        r#"{"data":[{"id":"a","owned_by":"bc","root":"r"},{"id":"ab","owned_by":"c","root":"r"}]}"#;
+    vllm.set("/v1/models", 200, list);
+    let proxy = proxy(&vllm);
+    proxy.wait_metrics("both", |m| lines(m, "vllm_model_info").len() == 2);
+    // And one that goes does not take the other with it.
+    let list = r#"{"data":[{"id":"ab","owned_by":"c","root":"r"}]}"#;
+    vllm.set("/v1/models", 200, list);
+    let line = r#"vllm_model_info{id="ab",owned_by="c",root="r"} 1"#;
+    proxy.wait_metrics("one", |m| {
+        lines(m, "vllm_model_info").len() == 1 && is(m, line)
+    });
 }
 
 #[test]
