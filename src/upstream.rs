@@ -202,6 +202,14 @@ impl OpenConnections {
     }
 }
 
+/// Decodes a whole chunked body in place: how long it is then. For the benchmarks alone.
+#[doc(hidden)]
+#[must_use]
+pub fn decode_chunked(wire: &mut [u8]) -> usize {
+    let decoded = chunked::Chunked::new().decode(wire);
+    decoded.map_or(0, |decoded| decoded.data)
+}
+
 /// Counts one open connection for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard(Arc<AtomicI64>);
