@@ -391,8 +391,10 @@ fn models_come_and_go() {
         r#"{"data":[{"id":"b","max_model_len":null},{"id":"c","max_model_len":9}]}"#,
     );
     let metrics = proxy.wait_metrics("c", |m| is(m, r#"vllm_max_model_len{id="c"} 9"#));
+    let mut shown = lines(&metrics, "vllm_model_info");
+    shown.sort_unstable();
     assert_eq!(
-        lines(&metrics, "vllm_model_info"),
+        shown,
         [
             r#"vllm_model_info{id="b",owned_by="",root=""} 1"#,
             r#"vllm_model_info{id="c",owned_by="",root=""} 1"#
