@@ -1,6 +1,8 @@
 //! The admin port: metrics, health, what is configured. On its own listener and its own thread, so that a scrape never
 //! holds up a stream.
 
+mod patience;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -22,10 +25,15 @@ use crate::drain::{Drain, Stage, Trigger};
 use crate::exposition::{self, Exposition};
 use crate::housekeeping;
 use crate::proxy::reply::Reply;
+use patience::Patience;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// A scraper sends its request at once.
 const HEADER_READ: Duration = Duration::from_secs(30);
+/// Each answer that nobody takes holds megabytes.
+const WRITE: Duration = Duration::from_secs(30);
+/// Connections at a time, far more than there are scrapers; others wait to be accepted.
+const CONNECTIONS: usize = 128;
 
 /// What the admin port answers from.
 #[derive(Debug)]
@@ -126,7 +134,11 @@ impl Admin {
 }
 
 async fn accept(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return; // Nobody closes it.
+        };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -145,8 +157,12 @@ async fn accept(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            .serve_connection(
+                TokioIo::new(Patience::new(stream, WRITE)),
+                TowerToHyperService::new(service),
+            );
         tokio::spawn(async move {
+            let _slot = slot;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an admin connection ended");
             }

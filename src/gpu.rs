@@ -34,6 +34,7 @@ use crate::gpu::labels::Labels;
 use crate::gpu::lifecycle::Backoff;
 use crate::gpu::poller::Poller;
 use crate::gpu::state::Shared;
+use crate::gpu::xid::Listener;
 
 /// Where this process runs.
 #[derive(Clone, Debug, Default)]
@@ -100,9 +101,10 @@ impl Gpu {
                 Poller {
                     config,
                     filter,
-                    shared: &shared,
+                    shared,
                     stop,
                     backoff,
+                    listener: Listener::default(),
                 }
                 .run();
             })?;

@@ -7,12 +7,16 @@
 //! is what the engine did for others. It may be too low, since these requests went on after the reading; the next
 //! balance makes up for that. It is never too high.
 //!
+//! Of some requests the count never becomes known: their client left, or the answer has none. Nothing is said until they
+//! have ended, and then the books are opened anew.
+//!
 //! Requests touch it twice, with atomics. All else happens on the pollers' thread.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::outcome::TokenSource;
+use crate::classify::Endpoint;
+use crate::outcome::{ErrorType, Outcome, TokenSource};
 use crate::record::Record;
 
 #[cfg(test)]
@@ -20,6 +24,12 @@ mod tests;
 
 /// Epochs that may be open. With a reading each 5 s a request may last 5 minutes until they get longer.
 const EPOCHS: usize = 64;
+
+/// Readings after the end of a request of unknown count until the books hold again. Two: an engine works on for a moment
+/// after its client has left.
+const SOON: u8 = 2;
+/// Likewise, if it may work on in the background: 5 minutes, with a reading each 5 s.
+const LATE: u8 = 60;
 
 /// A number of tokens each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +46,10 @@ pub struct Ledger {
     /// The epoch that requests begin in, counted from 0.
     current: AtomicUsize,
     epochs: [Epoch; EPOCHS],
+    /// Questions to the engine that must still come before its answers can be held against what passed.
+    unknown: AtomicU8,
+    /// How often the books were opened anew for that, if nobody has asked yet.
+    reopened: AtomicU64,
     books: Mutex<Books>,
 }
 
@@ -54,6 +68,8 @@ struct Books {
     /// The last reading, as it was.
     last: Option<Tokens>,
     started: Option<f64>,
+    /// The next reading has work in it of which nobody knows how much it is.
+    reopen: bool,
     /// What the engine has done since the books were opened.
     engine: Tokens,
     /// `engine` when each epoch was closed.
@@ -74,6 +90,20 @@ pub struct Ticket {
     ledger: Arc<Ledger>,
     epoch: usize,
     prompts: u32,
+    work: Work,
+}
+
+/// What an engine does for a request, beside what is in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing, if the record has counts.
+    Recorded,
+    /// Nothing at all: it was refused.
+    Refused,
+    /// More than the answer tells.
+    More,
+    /// Even after its answer.
+    Later,
 }
 
 // === impl Ledger ===
@@ -83,9 +113,12 @@ impl Default for Ledger {
         Self {
             current: AtomicUsize::new(0),
             epochs: std::array::from_fn(|_| Epoch::default()),
+            unknown: AtomicU8::new(0),
+            reopened: AtomicU64::new(0),
             books: Mutex::new(Books {
                 last: None,
                 started: None,
+                reopen: false,
                 engine: Tokens::default(),
                 closed: [Tokens::default(); EPOCHS],
                 asked: [Tokens::default(); EPOCHS],
@@ -112,6 +145,7 @@ impl Ledger {
                     ledger: Arc::clone(self),
                     epoch,
                     prompts: 1,
+                    work: Work::Recorded,
                 };
             }
             open.fetch_sub(1, SeqCst);
@@ -125,14 +159,28 @@ impl Ledger {
     pub fn read(&self, totals: Tokens, started: Option<f64>) -> Tokens {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let same = std::mem::replace(&mut books.started, started) == started;
+        let reopen = std::mem::take(&mut books.reopen);
+        if reopen {
+            self.reopened.fetch_add(1, SeqCst);
+        }
         match books.last.replace(totals) {
-            Some(last) if same && totals.input >= last.input && totals.output >= last.output => {
+            Some(last)
+                if same
+                    && !reopen
+                    && totals.input >= last.input
+                    && totals.output >= last.output =>
+            {
                 books.engine += totals.less(last);
             }
             _ => self.open(&mut books),
         }
         self.close(&mut books);
         self.balance(&mut books)
+    }
+
+    /// How often the books were opened anew since this was last asked, for requests of which nobody knows the count.
+    pub fn reopened(&self) -> u64 {
+        self.reopened.swap(0, SeqCst)
     }
 
     /// Ends the current epoch, if there is a place for the next.
@@ -155,7 +203,8 @@ impl Ledger {
         while books.next < current {
             let number = books.next;
             let epoch = self.epoch(number);
-            if epoch.open.load(SeqCst) != 0 {
+            // In this order: who ends with an unknown count says so first.
+            if epoch.open.load(SeqCst) != 0 || self.unknown.load(SeqCst) != 0 {
                 break;
             }
             books.passed += epoch.take();
@@ -173,6 +222,10 @@ impl Ledger {
     /// The engine is about to be asked for its counters: what has ended by now is in the answer.
     pub fn asking(&self) {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.unknown.load(SeqCst) > 0 {
+            self.unknown.fetch_sub(1, SeqCst);
+            books.reopen = true;
+        }
         let current = self.current.load(SeqCst);
         for number in books.next..=current {
             let ended = self.epoch(number).sum();
@@ -237,12 +290,28 @@ impl Ticket {
         self.prompts = n.max(1);
     }
 
+    /// What will not be in the record.
+    pub fn work(&mut self, work: Work) {
+        self.work = work;
+    }
+
     /// The request has ended, and its tokens are known as far as they ever will be.
     pub fn book(self, record: &Record) {
+        match self.work {
+            Work::Later => self.lose(LATE),
+            Work::More => self.lose(SOON),
+            Work::Recorded if !is_counted(record) => self.lose(SOON),
+            Work::Recorded | Work::Refused => {}
+        }
         self.add(Tokens {
             input: at_most(record.input_tokens).saturating_mul(u64::from(self.prompts)),
             output: at_most(record.output_tokens),
         });
+    }
+
+    /// The engine has done what nobody has counted, and will have for so many readings.
+    fn lose(&self, readings: u8) {
+        self.ledger.unknown.fetch_max(readings, SeqCst);
     }
 
     fn add(&self, tokens: Tokens) {
@@ -256,6 +325,23 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.ledger.epoch(self.epoch).open.fetch_sub(1, SeqCst);
     }
+}
+
+/// Whether all is known of what the engine has done for it.
+fn is_counted(record: &Record) -> bool {
+    let generates = !matches!(
+        record.endpoint,
+        Endpoint::Embeddings
+            | Endpoint::Rerank
+            | Endpoint::Score
+            | Endpoint::Pooling
+            | Endpoint::Classify
+    );
+    let none = matches!(
+        record.outcome,
+        Outcome::Error(ErrorType::UpstreamConnect | ErrorType::ProxyRejected)
+    );
+    none || record.input_tokens.is_some() && (!generates || record.output_tokens.is_some())
 }
 
 /// An estimate may be too low, which is nobody's traffic.

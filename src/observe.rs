@@ -22,5 +22,16 @@ pub use response::{Gap, HeadFacts, Limits, ResponseObserver};
 
 pub use crate::record::Record;
 
+/// Splits a stream and counts its events. For the benchmarks alone.
+#[doc(hidden)]
+pub fn count_events<'a>(reads: impl Iterator<Item = &'a [u8]>) -> usize {
+    let mut splitter = sse::Splitter::new(1 << 20);
+    let mut events = 0;
+    for read in reads {
+        splitter.feed(read, |_| events += 1);
+    }
+    events
+}
+
 #[cfg(test)]
 mod tests;

@@ -143,6 +143,18 @@ labels!(ErrorType {
     ProxyError => "proxy_error",
 });
 
+impl Outcome {
+    /// Whoever waited gave up, and had got nothing.
+    #[must_use]
+    pub fn unanswered(self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled(Phase::BeforeHead | Phase::BeforeFirstToken)
+                | Self::Error(ErrorType::UpstreamTimeout)
+        )
+    }
+}
+
 /// How the response body came to its end, as the forwarding path saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

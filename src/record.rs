@@ -54,6 +54,33 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record of which nothing is known but its end.
+    #[must_use]
+    pub fn bare(endpoint: Endpoint, outcome: Outcome) -> Self {
+        Self {
+            endpoint,
+            stream: false,
+            outcome,
+            tenants: TenantValues::new(),
+            served_model: None,
+            requested_model: None,
+            duration: Duration::ZERO,
+            ttft: None,
+            first_answer: None,
+            tpot: None,
+            longest_stall: None,
+            input_tokens: None,
+            output_tokens: None,
+            cached_tokens: None,
+            reasoning_tokens: None,
+            finish_reasons: SmallVec::new(),
+            queue: None,
+            engine_ttft: None,
+            text: None,
+            faults: 0,
+        }
+    }
+
     /// What the wire's time to first token has more than the engine's own: the network, and vLLM's frontend.
     #[must_use]
     pub fn frontend(&self) -> Option<Duration> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, response};
+use http::{HeaderMap, Method, StatusCode, response};
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
@@ -22,7 +22,7 @@ pub use request::RequestWatch;
 
 use crate::activity::Slot;
 use crate::classify::Endpoint;
-use crate::ledger::Ticket;
+use crate::ledger::{Ticket, Work};
 use crate::metrics::{Fault, InUse, Key};
 use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
@@ -50,6 +50,8 @@ pub struct Track {
     tenants: TenantValues,
     /// Where the engine's progress shows.
     slot: Option<Arc<Slot>>,
+    /// It is a stream that has given something.
+    speaks: bool,
     /// Its place in the books.
     ticket: Option<Ticket>,
 }
@@ -101,6 +103,7 @@ impl Track {
             stalled: None,
             tenants,
             slot: None,
+            speaks: false,
             ticket: None,
         }
     }
@@ -122,6 +125,10 @@ impl Track {
             return;
         }
         self.ticket = self.recorder.ticket(upstream);
+        // An adapter that loads or an engine that wakes up takes its time, and moves nothing.
+        if self.endpoint == Endpoint::Other {
+            return;
+        }
         if let Some(slot) = self.recorder.slot(upstream) {
             self.request.borrow_mut().toward(Arc::clone(slot));
             self.slot = Some(Arc::clone(slot));
@@ -135,6 +142,7 @@ impl Track {
         let learning = self.request.borrow().learns();
         if let Some(ticket) = &mut self.ticket {
             ticket.choices(choices(self.endpoint, facts.n));
+            ticket.work(work(self.endpoint, &facts, head.status));
         }
         let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let facts_of_head = HeadFacts {
@@ -193,6 +201,10 @@ impl Track {
             && watching.progressed(now)
         {
             slot.progress(now);
+            if facts.stream && !self.speaks {
+                self.speaks = true;
+                slot.speaks();
+            }
         }
         if closed.is_empty() {
             return;
@@ -327,7 +339,12 @@ impl Track {
     /// The one way out.
     fn publish(&mut self, mut record: Record) {
         record.tenants = std::mem::take(&mut self.tenants);
-        let prompt = self.request.borrow_mut().leave();
+        if let Some(slot) = &self.slot
+            && std::mem::take(&mut self.speaks)
+        {
+            slot.hushes();
+        }
+        let prompt = self.request.borrow_mut().leave(record.outcome.unanswered());
         self.recorder.record(record, prompt, self.ticket.take());
     }
 
@@ -362,6 +379,19 @@ fn choices(endpoint: Endpoint, n: u32) -> u32 {
     }
 }
 
+/// What of the engine's work its usage will not tell.
+fn work(endpoint: Endpoint, facts: &RequestFacts, status: StatusCode) -> Work {
+    if status.is_client_error() {
+        Work::Refused
+    } else if endpoint == Endpoint::Responses && facts.background {
+        Work::Later
+    } else if facts.searches {
+        Work::More
+    } else {
+        Work::Recorded
+    }
+}
+
 /// The series of a stream that has not ended.
 fn stream_key(model: &str, endpoint: Endpoint, tenants: &TenantValues) -> Key {
     Key {
@@ -381,25 +411,9 @@ fn bare(
     now: Instant,
 ) -> Record {
     Record {
-        endpoint,
         stream: facts.stream,
-        outcome,
-        tenants: TenantValues::new(),
-        served_model: None,
         requested_model: facts.model.clone(),
         duration: now.saturating_duration_since(started),
-        ttft: None,
-        first_answer: None,
-        tpot: None,
-        longest_stall: None,
-        input_tokens: None,
-        output_tokens: None,
-        cached_tokens: None,
-        reasoning_tokens: None,
-        finish_reasons: SmallVec::new(),
-        queue: None,
-        engine_ttft: None,
-        text: None,
-        faults: 0,
+        ..Record::bare(endpoint, outcome)
     }
 }

@@ -102,6 +102,17 @@ impl Upstream {
         self.pool.borrow_mut().reap(Instant::now());
     }
 
+    /// Whether the next request may go over a connection that has been used before.
+    #[must_use]
+    pub fn has_idle(&self) -> bool {
+        !self.pool.borrow().is_empty()
+    }
+
+    /// Closes the pooled connections: the next request has a new one.
+    pub fn close_idle(&self) {
+        self.pool.borrow_mut().clear();
+    }
+
     /// Sends `request` and waits for the response head.
     ///
     /// The body is sent while the response is awaited and goes on being sent while the response body is read, so an
@@ -189,6 +200,14 @@ impl OpenConnections {
         self.0.fetch_add(1, Ordering::Relaxed);
         ConnectionGuard(Arc::clone(&self.0))
     }
+}
+
+/// Decodes a whole chunked body in place: how long it is then. For the benchmarks alone.
+#[doc(hidden)]
+#[must_use]
+pub fn decode_chunked(wire: &mut [u8]) -> usize {
+    let decoded = chunked::Chunked::new().decode(wire);
+    decoded.map_or(0, |decoded| decoded.data)
 }
 
 /// Counts one open connection for as long as it lives.

@@ -37,8 +37,13 @@ impl Dropped {
 
     /// All of another.
     pub fn merge(&mut self, other: &Self) {
+        self.merge_times(other, 1);
+    }
+
+    /// All of another, so many times.
+    pub fn merge_times(&mut self, other: &Self, times: u64) {
         for (mine, more) in self.0.iter_mut().zip(other.0) {
-            *mine += more;
+            *mine += more * times;
         }
     }
 

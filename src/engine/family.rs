@@ -25,9 +25,9 @@ pub struct Sample {
     pub suffix: &'static str,
     /// `a="b",c="d"`, escaped, in upstream's order.
     pub labels: Box<str>,
-    /// A number as upstream wrote it.
+    /// A number as upstream wrote it, but `NaN` in one spelling.
     pub value: Box<str>,
-    /// Milliseconds, if upstream has said when.
+    /// Milliseconds, if upstream has said when; not negative.
     pub time: Option<i64>,
 }
 

@@ -20,9 +20,9 @@ pub(super) enum Line<'a> {
 pub(super) struct Raw<'a> {
     pub(super) name: &'a str,
     pub(super) labels: Pairs<'a>,
-    /// A number, as it was written.
+    /// A number, as it was written unless Go would not read it.
     pub(super) value: &'a str,
-    /// Milliseconds.
+    /// Milliseconds, not negative.
     pub(super) time: Option<i64>,
 }
 
@@ -78,13 +78,19 @@ fn sample(line: &str) -> Option<Raw<'_>> {
     let rest = rest.split_once('#').map_or(rest, |(front, _)| front);
     let mut words = rest.split_ascii_whitespace();
     let value = words.next()?;
-    number(value)?;
-    // OpenMetrics has seconds with a fraction there: only milliseconds can be told for sure.
+    // C prints a sign before it, with which Go refuses the whole text.
+    let value = if number(value)?.is_nan() {
+        "NaN"
+    } else {
+        value
+    };
+    // OpenMetrics has seconds with a fraction there: only milliseconds can be told for sure. Prometheus 3 refuses the whole
+    // text for a sign.
     let time = match words.next() {
         None => None,
         Some(time) => {
             number(time)?;
-            time.parse().ok()
+            time.parse().ok().filter(|time| *time >= 0)
         }
     };
     words.next().is_none().then_some(Raw {
@@ -104,7 +110,8 @@ fn metric_name(text: &str) -> Option<(&str, &str)> {
     valid.then_some((name, rest))
 }
 
-/// A number that every parser takes: Go refuses one that is too large instead of calling it infinite.
+/// A number that every parser takes, but for the sign of a NaN: Go refuses one that is too large instead of calling it
+/// infinite.
 pub(super) fn number(text: &str) -> Option<f64> {
     let number: f64 = text.parse().ok()?;
     let said = !text.contains(|c: char| c.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! The families of all upstreams as one text in each format.
+//! The families of all upstreams as one text.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,22 +32,6 @@ impl Taken {
     }
 }
 
-/// What is shown of vLLM, ready to be copied.
-#[derive(Debug, Default)]
-pub(super) struct Shown {
-    pub(super) text: Vec<u8>,
-    pub(super) open_metrics: Vec<u8>,
-}
-
-impl Shown {
-    pub(super) fn get(&self, format: Format) -> &[u8] {
-        match format {
-            Format::Text => &self.text,
-            Format::OpenMetrics => &self.open_metrics,
-        }
-    }
-}
-
 /// One family, by upstream. The first one's help and type are shown.
 pub(super) struct Merged<'a> {
     pub(super) parts: Vec<(Option<&'a str>, &'a Family)>,
@@ -59,8 +43,8 @@ pub(super) struct Part<'a> {
     pub(super) families: &'a [Family],
 }
 
-/// Puts them together. The second part says what of each could not be shown.
-pub(super) fn merge(parts: &[Part<'_>], taken: &Taken) -> (Shown, Vec<Dropped>) {
+/// Puts them together in one of the formats. The second part says what of each could not be shown.
+pub(super) fn merge(parts: &[Part<'_>], taken: &Taken, format: Format) -> (Vec<u8>, Vec<Dropped>) {
     let mut merged: Vec<Merged<'_>> = Vec::new();
     // Names of samples, and whose they are.
     let mut names: HashMap<String, usize> = HashMap::new();
@@ -94,18 +78,22 @@ pub(super) fn merge(parts: &[Part<'_>], taken: &Taken) -> (Shown, Vec<Dropped>) 
             }
         }
     }
-    let mut text = Vec::new();
-    for family in &merged {
-        if let Some((_, first)) = family.parts.first() {
-            first.write_head(&mut text);
+    let text = match format {
+        Format::Text => write(&merged),
+        Format::OpenMetrics => open_metrics::write(&merged, &taken.open_metrics),
+    };
+    (text, dropped)
+}
+
+fn write(families: &[Merged<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for merged in families {
+        if let Some((_, first)) = merged.parts.first() {
+            first.write_head(&mut out);
         }
-        for (upstream, family) in &family.parts {
-            family.write_samples(*upstream, &mut text);
+        for (upstream, family) in &merged.parts {
+            family.write_samples(*upstream, &mut out);
         }
     }
-    let shown = Shown {
-        text,
-        open_metrics: open_metrics::write(&merged, &taken.open_metrics),
-    };
-    (shown, dropped)
+    out
 }

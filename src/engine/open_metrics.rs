@@ -98,9 +98,7 @@ fn write_samples(family: &Family, upstream: Option<&str>, out: &mut Vec<u8>) {
     let mut write = |sample: &Sample| {
         sample.write(&family.name, upstream, out);
         if let Some(time) = sample.time {
-            let sign = if time < 0 { "-" } else { "" };
-            let (seconds, millis) = (time.unsigned_abs() / 1000, time.unsigned_abs() % 1000);
-            put(out, &[" ", &format!("{sign}{seconds}.{millis:03}")]);
+            put(out, &[" ", &format!("{}.{:03}", time / 1000, time % 1000)]);
         }
         out.push(b'\n');
     };

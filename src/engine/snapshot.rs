@@ -8,10 +8,10 @@ use super::dropped::{Dropped, Reason};
 use super::family::Family;
 use super::filter::Filter;
 use super::labels;
-use super::merge::{Part, Shown, Taken, merge};
+use super::merge::{Part, Taken, merge};
 use super::parse::parse;
 use crate::config;
-use crate::exposition::{Kind, Writer};
+use crate::exposition::{Format, Kind, Writer};
 
 /// Series of one upstream: above that something is wrong there, and a scraper would refuse it.
 const MAX_SERIES: usize = 200_000;
@@ -40,9 +40,16 @@ pub struct Snapshots {
 #[derive(Debug)]
 struct State {
     engines: Vec<Engine>,
-    shown: Arc<Shown>,
-    /// When the first of what is shown gets stale.
-    until: Option<Instant>,
+    /// Rendered when it is asked for: most upstreams are read more often than they are scraped, and hardly anybody scrapes
+    /// in both formats.
+    shown: Shown,
+}
+
+/// What is rendered of the present readings.
+#[derive(Debug, Default)]
+struct Shown {
+    text: Option<Arc<Vec<u8>>>,
+    open_metrics: Option<Arc<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -55,6 +62,8 @@ struct Engine {
     failures: u32,
     last: Option<SystemTime>,
     dropped: Dropped,
+    /// Readings since the last rendering, whose lines that could not be shown are still to be counted.
+    uncounted: u64,
 }
 
 impl From<&config::Engine> for Settings {
@@ -88,6 +97,7 @@ impl Snapshots {
                 failures: 0,
                 last: None,
                 dropped: Dropped::default(),
+                uncounted: 0,
             })
             .collect();
         Self {
@@ -95,8 +105,7 @@ impl Snapshots {
             taken,
             state: Mutex::new(State {
                 engines,
-                shown: Arc::default(),
-                until: None,
+                shown: Shown::default(),
             }),
         }
     }
@@ -110,7 +119,7 @@ impl Snapshots {
             .iter()
             .all(|family| family.samples.is_empty())
         {
-            self.failed(upstream, now);
+            self.failed(upstream);
             self.dropped(upstream, &parsed.dropped);
             return false;
         }
@@ -126,17 +135,14 @@ impl Snapshots {
             engine.failures = 0;
             engine.last = Some(SystemTime::now());
             engine.dropped.merge(&parsed.dropped);
+            engine.uncounted += 1;
         }
-        let merged = self.show(&mut state, now);
-        drop(state);
-        if let Some(dropped) = merged.get(upstream) {
-            self.dropped(upstream, dropped);
-        }
+        state.shown = Shown::default();
         true
     }
 
     /// One upstream could not be read.
-    pub fn failed(&self, upstream: usize, now: Instant) {
+    pub fn failed(&self, upstream: usize) {
         let mut state = self.state();
         let Some(engine) = state.engines.get_mut(upstream) else {
             return;
@@ -145,20 +151,18 @@ impl Snapshots {
         engine.failures = engine.failures.saturating_add(1);
         if engine.failures >= FAILURES && engine.at.take().is_some() {
             engine.families = Vec::new();
-            self.show(&mut state, now);
+            state.shown = Shown::default();
         }
     }
 
     /// Everything of vLLM that is fresh at `now`, and how fresh it is.
     pub fn write(&self, out: &mut Writer, now: Instant) {
         let mut state = self.state();
-        if state.until.is_some_and(|until| until < now) {
-            self.show(&mut state, now);
-        }
-        let shown = Arc::clone(&state.shown);
+        self.expire(&mut state, now);
+        let shown = self.show(&mut state, out.format());
         write_own(&state.engines, out);
         drop(state);
-        out.raw(shown.get(out.format()));
+        out.raw(&shown);
     }
 
     fn dropped(&self, upstream: usize, dropped: &Dropped) {
@@ -167,21 +171,29 @@ impl Snapshots {
         }
     }
 
-    /// Renders what is fresh. What could not be shown of each upstream comes back.
-    fn show(&self, state: &mut State, now: Instant) -> Vec<Dropped> {
-        let several = state.engines.len() > 1;
-        let mut until = None;
+    /// Forgets what is not fresh any more.
+    fn expire(&self, state: &mut State, now: Instant) {
         for engine in &mut state.engines {
-            let stale = engine.at.map(|at| at + self.settings.fresh);
-            if stale.is_some_and(|stale| stale < now) {
+            if engine.at.is_some_and(|at| at + self.settings.fresh < now) {
                 // Nobody has said so: whoever asks it has died.
                 engine.up = false;
                 engine.at = None;
                 engine.families = Vec::new();
-            } else if let Some(stale) = stale {
-                until = Some(until.map_or(stale, |until: Instant| until.min(stale)));
+                state.shown = Shown::default();
             }
         }
+    }
+
+    /// What is there in this format, rendered if it has not been.
+    fn show(&self, state: &mut State, format: Format) -> Arc<Vec<u8>> {
+        let shown = match format {
+            Format::Text => &mut state.shown.text,
+            Format::OpenMetrics => &mut state.shown.open_metrics,
+        };
+        if let Some(shown) = shown {
+            return Arc::clone(shown);
+        }
+        let several = state.engines.len() > 1;
         let parts: Vec<_> = state
             .engines
             .iter()
@@ -190,10 +202,14 @@ impl Snapshots {
                 families: &engine.families,
             })
             .collect();
-        let (shown, dropped) = merge(&parts, &self.taken);
-        state.shown = Arc::new(shown);
-        state.until = until;
-        dropped
+        let (text, dropped) = merge(&parts, &self.taken, format);
+        for (engine, dropped) in state.engines.iter_mut().zip(&dropped) {
+            // Those in between are taken to have been like the last one.
+            engine
+                .dropped
+                .merge_times(dropped, std::mem::take(&mut engine.uncounted));
+        }
+        Arc::clone(shown.insert(Arc::new(text)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -243,5 +259,52 @@ fn write_own(engines: &[Engine], out: &mut Writer) {
                 lines,
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_scraped_is_rendered() {
+        let settings = Settings {
+            filter: Filter::default(),
+            aliases: false,
+            fresh: Duration::from_secs(1),
+        };
+        let taken = Taken::new([("ours", Kind::Gauge)]);
+        let urls = ["http://a", "http://b"].map(str::to_owned);
+        let snapshots = Snapshots::new(settings, taken, urls);
+        let now = Instant::now();
+        let rendered = || {
+            let state = snapshots.state();
+            let shown = &state.shown;
+            (shown.text.clone(), shown.open_metrics.clone())
+        };
+        let name_taken = || snapshots.state().engines[0].dropped.get(Reason::NameTaken);
+        let scrape = |format, now| {
+            let mut out = Writer::new(format, 0);
+            snapshots.write(&mut out, now);
+            String::from_utf8(out.finish()).unwrap()
+        };
+        for _ in 0..3 {
+            snapshots.update(0, b"a 1\nours 1\n", now);
+            snapshots.update(1, b"a 2\n", now);
+        }
+        assert_eq!(rendered(), (None, None));
+        scrape(Format::Text, now);
+        let (text, open_metrics) = rendered();
+        assert!(text.is_some() && open_metrics.is_none());
+        scrape(Format::Text, now);
+        assert!(Arc::ptr_eq(&text.unwrap(), &rendered().0.unwrap()));
+        assert!(scrape(Format::OpenMetrics, now).contains("a{upstream=\"http://b\"} 2\n"));
+        assert_eq!(name_taken(), 3, "each reading's, once");
+        snapshots.update(1, b"a 3\n", now);
+        assert_eq!(rendered(), (None, None));
+        assert!(scrape(Format::Text, now).contains("a{upstream=\"http://b\"} 3\n"));
+        assert_eq!(name_taken(), 3);
+        let late = now + Duration::from_millis(1001);
+        assert!(!scrape(Format::Text, late).contains("\na{"));
     }
 }

@@ -73,7 +73,8 @@ fn ranges(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = Range>
                 version: None,
                 q: 1000,
             };
-            for parameter in parts {
+            // Some end in a semicolon.
+            for parameter in parts.filter(|part| !part.is_empty()) {
                 let (key, value) = parameter.split_once('=')?;
                 let value = value.trim().trim_matches('"');
                 match key.trim().to_ascii_lowercase().as_str() {
@@ -113,6 +114,14 @@ mod tests {
             ("", Format::Text),
             ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Text),
             ("application/openmetrics-text", Format::OpenMetrics),
+            (
+                "application/openmetrics-text;version=1.0.0;",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text ; version=1.0.0 ; ; q=0.5 ;, text/plain;q=0.4",
+                Format::OpenMetrics,
+            ),
             ("application/openmetrics-text;q=0", Format::Text),
             ("application/openmetrics-text; version=0.0.1", Format::Text),
             (

@@ -1,5 +1,5 @@
 //! The few calls that nvml-wrapper does not make: fields with a scope, memory of drivers before R510, the clocks event
-//! reasons under their present name, and the id of a GPU instance. The only unsafe code of this crate.
+//! reasons under their present name, names of any bytes, and the id of a GPU instance. The only unsafe code of this crate.
 #![allow(unsafe_code)]
 
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
@@ -117,6 +117,21 @@ pub(super) fn clocks_event_reasons(device: &Device<'_>) -> Result<u64, NvmlError
         Err(_older) => return Ok(device.current_throttle_reasons()?.bits()),
     }
     Ok(reasons)
+}
+
+/// NVML_DEVICE_NAME_V2_BUFFER_SIZE.
+const NAME_SIZE: usize = 96;
+
+/// `nvmlDeviceGetName`. The wrapper's own fails at a name that is not UTF-8: no reason to do without the GPU.
+pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetName.as_ref())?;
+    let mut name = [0_u8; NAME_SIZE];
+    let size = u32::try_from(name.len()).map_err(|_too_long| NvmlError::InvalidArg)?;
+    // SAFETY: a live handle of this library, and a buffer with its size.
+    nvml_try(unsafe { call(device.handle(), name.as_mut_ptr().cast(), size) })?;
+    let end = name.iter().position(|byte| *byte == 0);
+    let text = name.get(..end.unwrap_or(name.len())).unwrap_or_default();
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 /// `nvmlDeviceGetGpuInstanceId` of a MIG device.

@@ -42,8 +42,8 @@ impl Filter {
         })
     }
 
-    /// Whether a MIG instance passes: with any MIG-… in the list, only those that it has.
-    pub(super) fn has_instance(&self, uuid: &str) -> bool {
+    /// Whether a GPU instance passes, by the names of its compute instances: with any MIG-… in the list, only those that it has.
+    pub(super) fn has_instance(&self, uuids: &[String]) -> bool {
         let Self::Only(words) = self else {
             return true;
         };
@@ -51,7 +51,7 @@ impl Filter {
             .iter()
             .filter(|word| word.starts_with("MIG-"))
             .peekable();
-        named.peek().is_none() || named.any(|word| uuid == word)
+        named.peek().is_none() || named.any(|word| uuids.contains(word))
     }
 
     /// Whether MIG instances are named.
@@ -92,8 +92,10 @@ mod tests {
     #[test]
     fn instances_by_name() {
         let filter = filter(&["container"], Some("MIG-a"));
-        assert!(filter.names_instances() && filter.has_instance("MIG-a"));
-        assert!(!filter.has_instance("MIG-b"));
-        assert!(Filter::All.has_instance("MIG-b"));
+        let (a, b) = ("MIG-a".to_owned(), "MIG-b".to_owned());
+        assert!(filter.names_instances() && filter.has_instance(std::slice::from_ref(&a)));
+        assert!(!filter.has_instance(std::slice::from_ref(&b)));
+        assert!(filter.has_instance(&[b.clone(), a]));
+        assert!(Filter::All.has_instance(&[b]));
     }
 }

@@ -1,6 +1,6 @@
 //! GPU performance monitoring, Hopper and later: what DCGM calls PROF. A value is what happened between two samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::enums::gpm::GpmMetricId;
@@ -34,6 +34,13 @@ pub(super) struct Gpm<'n> {
 }
 
 impl<'n> Gpm<'n> {
+    /// Forgets instances of a GPU that are not there any more: another one may get the same id.
+    pub(super) fn keep(&mut self, gpu: u32, instances: &BTreeSet<u32>) {
+        self.last.retain(|(of, instance), _| {
+            *of != gpu || instance.is_none_or(|id| instances.contains(&id))
+        });
+    }
+
     /// What happened since the last time; nothing the first time.
     pub(super) fn read(
         &mut self,

@@ -71,7 +71,7 @@ impl<'n> Gpus<'n> {
         let identity = Identity {
             index,
             uuid: device.uuid()?,
-            model: device.name()?,
+            model: ffi::name(&device)?,
             // On some virtual GPUs there is no such thing.
             pci_bus_id: device.pci_info().map(|pci| pci.bus_id).unwrap_or_default(),
             minor: device.minor_number().ok(),
@@ -115,7 +115,7 @@ impl Source for Gpus<'_> {
             .iter()
             .find_map(|(index, device)| (*index == gpu).then_some(device))
             .ok_or(Fault::NotFound)?;
-        let mut found = Vec::new();
+        let mut found: Vec<Instance> = Vec::new();
         for index in 0..parent.mig_device_count()? {
             // Slots without an instance answer "not found".
             let device = match parent.mig_device_by_index(index).map_err(Fault::from) {
@@ -126,6 +126,12 @@ impl Source for Gpus<'_> {
             let Ok(id) = ffi::gpu_instance_id(&device) else {
                 continue;
             };
+            let uuid = device.uuid().ok();
+            // A MIG device is a compute instance: several of them may be in one GPU instance, whose memory they share.
+            if let Some(known) = found.iter_mut().find(|known| known.id == id) {
+                known.uuids.extend(uuid);
+                continue;
+            }
             let mut values = memory(&device).unwrap_or_default().values;
             // Samples of an instance are taken of its parent.
             values.extend(
@@ -140,10 +146,11 @@ impl Source for Gpus<'_> {
             found.push(Instance {
                 id,
                 profile: profile(&device),
-                uuid: device.uuid().unwrap_or_default(),
+                uuids: uuid.into_iter().collect(),
                 values,
             });
         }
+        gpm.keep(gpu, &found.iter().map(|instance| instance.id).collect());
         Ok(found)
     }
 
@@ -340,10 +347,9 @@ fn fields(fields: &[FieldValue]) -> Result<Answer, Fault> {
 
 /// `1g.10gb`: the end of its name, `… MIG 1g.10gb`; of drivers that do not name it so, from its size.
 fn profile(device: &Device<'_>) -> String {
-    let named = device.name().ok().and_then(|name| {
-        name.rsplit_once("MIG ")
-            .map(|(_, profile)| profile.trim().to_owned())
-    });
+    let named = ffi::name(device)
+        .ok()
+        .and_then(|name| Some(gpu_instance(name.rsplit_once("MIG ")?.1.trim()).to_owned()));
     named.unwrap_or_else(|| match device.attributes() {
         Ok(attributes) => format!(
             "{}g.{}gb",
@@ -352,4 +358,29 @@ fn profile(device: &Device<'_>) -> String {
         ),
         Err(_unknown) => String::new(),
     })
+}
+
+/// Of a part of a GPU instance, `1c.3g.40gb`, the GPU instance: `3g.40gb`.
+fn gpu_instance(profile: &str) -> &str {
+    match profile.split_once("c.") {
+        Some((slices, whole)) if slices.parse::<u32>().is_ok() => whole,
+        _ => profile,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_is_the_gpu_instances() {
+        for (named, wanted) in [
+            ("1g.10gb", "1g.10gb"),
+            ("1c.3g.40gb", "3g.40gb"),
+            ("2c.7g.80gb+me", "7g.80gb+me"),
+            ("", ""),
+        ] {
+            assert_eq!(gpu_instance(named), wanted, "{named}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ families! {
     UP Gauge "nvml_up" "Whether GPUs are read by NVML.";
     STATE Gauge "nvml_state" "How NVML is: 1 for the reason that holds, 0 for the others.";
     GENERATION Gauge "nvml_generation" "How often NVML was loaded and initialized.";
-    STUCK Counter "nvml_stuck_total" "Polls that did not come back within three intervals.";
+    STUCK Counter "nvml_stuck_total" "Polls that did not come back within three intervals, and waits for XIDs that did not within 5 s.";
     POLL Gauge "nvml_poll_duration_seconds" "How long the last poll of all GPUs took.";
     SUCCESS Gauge "nvml_last_success_timestamp_seconds" "When the last poll ended well, seconds since 1970.";
     ERRORS Counter "nvml_errors_total" "Calls that failed, by NVML function and error.";

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
@@ -18,22 +17,27 @@ use crate::gpu::nvml::Gpus;
 use crate::gpu::read::{Gpu, Plan, Reading};
 use crate::gpu::source::{Call, Identity, Source as _};
 use crate::gpu::state::{Shared, Snapshot};
-use crate::gpu::xid::{self, Listened};
+use crate::gpu::xid::Listener;
 
 /// After the first samples of a generation, so that its first poll has rates already. GPM wants 100 ms.
 const WARM_UP: Duration = Duration::from_millis(120);
 
+/// How often it is looked whether the listener has ended.
+const JOIN: Duration = Duration::from_millis(20);
+
 /// The poller.
-pub(super) struct Poller<'a> {
+pub(super) struct Poller {
     pub(super) config: config::Gpu,
     pub(super) filter: Filter,
-    pub(super) shared: &'a Shared,
+    pub(super) shared: Arc<Shared>,
     /// Closed when nobody wants to know any more.
     pub(super) stop: Receiver<Infallible>,
     pub(super) backoff: Backoff,
+    pub(super) listener: Listener,
 }
 
 /// How a generation ends.
+#[derive(Clone, Copy)]
 enum End {
     /// Nobody wants to know any more.
     Stop,
@@ -43,7 +47,7 @@ enum End {
     Again,
 }
 
-impl Poller<'_> {
+impl Poller {
     /// Until nobody wants to know any more.
     pub(super) fn run(mut self) {
         loop {
@@ -51,8 +55,9 @@ impl Poller<'_> {
             let end = match load::open(self.config.library.as_deref()) {
                 Ok(nvml) => {
                     self.shared.started();
-                    self.generation(&nvml)
-                    // The library is shut down and unloaded here: an upgraded one can take its place.
+                    self.generation(&Arc::new(nvml))
+                    // The library is shut down and unloaded here, unless the listener hangs in it: an upgraded one can take
+                    // its place.
                 }
                 Err(fault) => {
                     self.shared.error(Call::Init, fault);
@@ -73,47 +78,31 @@ impl Poller<'_> {
         }
     }
 
-    fn generation(&mut self, nvml: &Nvml) -> End {
+    fn generation(&mut self, nvml: &Arc<Nvml>) -> End {
         let mut gpus = Gpus::new(nvml);
         let mut found = match self.find(&mut gpus) {
             Ok(found) => found,
             Err(reason) => return End::Failed(reason),
         };
         let driver = nvml.sys_driver_version().unwrap_or_default();
-        let over = AtomicBool::new(false);
-        let shared = self.shared;
-        std::thread::scope(|scope| {
-            let listened: Vec<_> = found
-                .gpus
-                .iter()
-                .filter_map(|gpu| {
-                    let uuid = gpu.identity.uuid.clone();
-                    Some(Listened {
-                        uuid,
-                        device: nvml.device_by_index(gpu.identity.index).ok()?,
-                    })
-                })
-                .collect();
-            let over = &over;
-            let listener = std::thread::Builder::new()
-                .name("gpu-xid".to_owned())
-                .spawn_scoped(scope, move || xid::listen(nvml, listened, shared, over));
-            let listener = match listener {
-                Ok(listener) => Some(listener),
-                Err(error) => {
-                    tracing::warn!(%error, "no thread for XIDs");
-                    None
-                }
-            };
-            // It may be in the middle of a wait. What there is to show stays fresh meanwhile.
-            let mut ended = || {
-                over.store(true, Ordering::Release);
-                listener.as_ref().is_none_or(ScopedJoinHandle::is_finished)
-            };
-            let end = self.poll(&mut gpus, &mut found, &driver, &mut ended);
-            let _ended = ended();
-            end
-        })
+        self.listen(nvml, &found);
+        let end = self.poll(nvml, &mut gpus, &mut found, &driver);
+        if let End::Failed(reason) = end {
+            // Before the listener has ended, which may take a while.
+            self.shared.fail(reason);
+        }
+        while !self.listener.end() {
+            std::thread::sleep(JOIN);
+        }
+        end
+    }
+
+    fn listen(&mut self, nvml: &Arc<Nvml>, found: &Found) {
+        let gpus = found
+            .gpus
+            .iter()
+            .map(|gpu| (gpu.identity.uuid.clone(), gpu.identity.index));
+        self.listener.start(nvml, gpus, &self.shared);
     }
 
     /// The GPUs that are ours.
@@ -136,13 +125,18 @@ impl Poller<'_> {
                     if fault.class() == Class::Over {
                         return Err(fault.reason());
                     }
-                    // One that we may not touch is not one that will come back.
-                    found.lost |= fault.class() == Class::Lost;
+                    found.lost |= may_come_back(fault);
                     worst = worst.or(Some(fault.reason()));
                     continue;
                 }
             };
-            if self.filter.has(index, &identity.uuid) || self.has_instance(gpus, index) {
+            let ours = self.filter.has(index, &identity.uuid)
+                || self.has_instance(gpus, index).unwrap_or_else(|fault| {
+                    self.shared.error(Call::MigInstances, fault);
+                    found.lost |= may_come_back(fault);
+                    false
+                });
+            if ours {
                 found.gpus.push(Gpu::new(identity));
             }
         }
@@ -164,22 +158,25 @@ impl Poller<'_> {
     }
 
     /// A container that was given MIG instances only: their GPU is ours as far as they are.
-    fn has_instance(&self, gpus: &mut Gpus<'_>, index: u32) -> bool {
-        self.filter.names_instances()
-            && gpus.instances(index).is_ok_and(|instances| {
-                instances
-                    .iter()
-                    .any(|instance| self.filter.has_instance(&instance.uuid))
-            })
+    fn has_instance(&self, gpus: &mut Gpus<'_>, index: u32) -> Result<bool, Fault> {
+        if !self.filter.names_instances() {
+            return Ok(false);
+        }
+        match gpus.instances(index) {
+            Ok(instances) => Ok(instances
+                .iter()
+                .any(|instance| self.filter.has_instance(&instance.uuids))),
+            Err(fault) if fault.class() == Class::Never => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
-    /// `ended` ends the listener and says whether it has.
     fn poll(
         &mut self,
+        nvml: &Arc<Nvml>,
         gpus: &mut Gpus<'_>,
         found: &mut Found,
         driver: &str,
-        ended: &mut impl FnMut() -> bool,
     ) -> End {
         // What the first poll says of rates is only the beginning of them.
         if let Err(reason) = self.poll_once(gpus, found) {
@@ -189,8 +186,10 @@ impl Poller<'_> {
             return End::Stop;
         }
         let mut again_at = None;
+        let mut again = false;
         loop {
             let began = Instant::now();
+            self.shared.watch(began);
             self.shared.begin_poll();
             let read = match self.poll_once(gpus, found) {
                 Ok(read) => read,
@@ -205,24 +204,28 @@ impl Poller<'_> {
                 },
                 taken.saturating_duration_since(began),
             );
+            if self.listener.is_missing() {
+                self.listen(nvml, found);
+            }
+            // What there is to show stays fresh while the listener ends.
             if found.lost {
                 let at = *again_at.get_or_insert_with(|| taken + self.backoff.wait());
-                if taken >= at && ended() {
-                    return End::Again;
-                }
+                again |= taken >= at;
             } else {
                 self.backoff.reset();
             }
             match gpus.count() {
-                Ok(count) if count == found.count => {}
-                Ok(_) if ended() => return End::Again,
-                Ok(_) => {}
+                Ok(count) => again |= count != found.count,
                 Err(fault) => {
                     self.shared.error(Call::Count, fault);
                     if fault.class() != Class::NotNow {
                         return End::Failed(fault.reason());
                     }
                 }
+            }
+            // Once it is told to end there is no way back.
+            if again && self.listener.end() {
+                return End::Again;
             }
             let left = self.config.interval.saturating_sub(began.elapsed());
             if self.stopped_within(left) {
@@ -260,7 +263,7 @@ impl Poller<'_> {
                 Ok(mut reading) => {
                     reading
                         .instances
-                        .retain(|instance| self.filter.has_instance(&instance.uuid));
+                        .retain(|instance| self.filter.has_instance(&instance.uuids));
                     readings.push((gpu.identity.clone(), reading));
                 }
                 Err(fault) if fault.class() == Class::Lost => {
@@ -298,10 +301,16 @@ impl Poller<'_> {
     }
 }
 
+/// Whether a GPU that cannot be found now may be found later. One that we may not touch, or whose driver cannot say who it
+/// is, will not.
+fn may_come_back(fault: Fault) -> bool {
+    matches!(fault.class(), Class::Lost | Class::NotNow) && fault != Fault::NoPermission
+}
+
 /// What a generation has begun with, and what is left of it.
 struct Found {
     count: u32,
     gpus: Vec<Gpu>,
-    /// One that was there before is not there now.
+    /// One that was there before, or that the driver counts, is not there now.
     lost: bool,
 }

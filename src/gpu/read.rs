@@ -1,6 +1,6 @@
 //! One poll of one GPU into plain values: what is asked when, and what is not asked again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::gpu::lifecycle::{Class, Fault};
@@ -15,7 +15,7 @@ pub struct Reading {
     pub values: Vec<(Field, f64)>,
     /// Of a GPU with MIG.
     pub instances: Vec<Instance>,
-    /// Pid, bytes.
+    /// Pid, bytes; each pid at most once.
     pub processes: Vec<(u32, u64)>,
 }
 
@@ -40,6 +40,8 @@ pub struct Gpu {
     /// Who it is.
     pub identity: Identity,
     cannot: BTreeSet<Call>,
+    /// MIG on or off, as last heard.
+    mig: Option<f64>,
     slow: Vec<(Field, f64)>,
     slow_at: Option<Instant>,
     pcie: Meter,
@@ -62,10 +64,11 @@ impl Gpu {
         Self {
             identity,
             cannot: BTreeSet::new(),
+            mig: None,
             slow: Vec::new(),
             slow_at: None,
-            pcie: Meter::default(),
-            nvlink: Meter::default(),
+            pcie: Meter::pcie(),
+            nvlink: Meter::nvlink(),
         }
     }
 
@@ -94,6 +97,7 @@ impl Gpu {
                 reading.values.extend(answer.values);
             }
         }
+        self.mig(&reading);
         self.read_slow(source, plan, now, failed)?;
         reading.values.extend(&self.slow);
         self.nvlink(&mut reading, counters, now);
@@ -103,7 +107,13 @@ impl Gpu {
         }
         if plan.processes {
             let found = self.ask(Call::Processes, failed, || source.processes(gpu))?;
-            reading.processes = found.unwrap_or_default();
+            // A process is listed once for each instance that it has memory of.
+            let mut by_pid = BTreeMap::<_, u64>::new();
+            for (pid, bytes) in found.unwrap_or_default() {
+                let sum = by_pid.entry(pid).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+            reading.processes = by_pid.into_iter().collect();
         }
         Ok(reading)
     }
@@ -130,6 +140,17 @@ impl Gpu {
             }
             Class::NotNow => Ok(None),
             Class::Lost | Class::Over => Err(fault),
+        }
+    }
+
+    /// With MIG turned on or off a GPU can other things: everything is asked again.
+    fn mig(&mut self, reading: &Reading) {
+        let Some(mode) = reading.get(Field::MigMode) else {
+            return;
+        };
+        if self.mig.replace(mode).is_some_and(|before| before != mode) {
+            self.cannot.clear();
+            self.slow_at = None;
         }
     }
 

@@ -199,8 +199,8 @@ pub struct Instance {
     pub id: u32,
     /// `1g.10gb`: label `GPU_I_PROFILE`.
     pub profile: String,
-    /// `MIG-…`.
-    pub uuid: String,
+    /// `MIG-…`, of each of its compute instances: they share what is measured.
+    pub uuids: Vec<String>,
     /// Memory and GPM.
     pub values: Vec<(Field, f64)>,
 }

@@ -17,6 +17,9 @@ pub(super) const OTHER_XID: u64 = u64::MAX;
 /// Without persistence mode the driver takes seconds for each GPU when it is first asked.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// A wait for XIDs ends after a second, and another begins.
+pub(super) const DEAF: Duration = Duration::from_secs(5);
+
 /// What one poll has found of all GPUs.
 #[derive(Debug)]
 pub(super) struct Snapshot {
@@ -59,6 +62,18 @@ struct Inner {
     /// Since when calls are under way, and how long they may take.
     busy: Option<(Instant, Duration)>,
     stuck: bool,
+    /// When the listener was last not waiting; `None` without one.
+    listening: Option<Instant>,
+    deaf: bool,
+}
+
+impl Inner {
+    /// Nobody listens any more.
+    fn silence(&mut self) {
+        self.view.heard.clear();
+        self.listening = None;
+        self.deaf = false;
+    }
 }
 
 /// See the module.
@@ -89,6 +104,8 @@ impl Shared {
                 view,
                 busy: None,
                 stuck: false,
+                listening: None,
+                deaf: false,
             }),
             limit: interval.saturating_mul(3),
             mode,
@@ -114,7 +131,7 @@ impl Shared {
     pub(super) fn started(&self) {
         let mut inner = self.lock();
         inner.view.generation += 1;
-        inner.view.heard.clear();
+        inner.silence();
     }
 
     /// A poll has ended well.
@@ -144,7 +161,7 @@ impl Shared {
         inner.stuck = false;
         inner.busy = None;
         inner.view.snapshot = None;
-        inner.view.heard.clear();
+        inner.silence();
         let before = std::mem::replace(&mut inner.view.reason, reason);
         drop(inner);
         if before == reason {
@@ -171,6 +188,24 @@ impl Shared {
         self.lock().view.heard.extend(uuids);
     }
 
+    /// The listener is about to wait for XIDs, or to ask for them.
+    pub(super) fn listens(&self, now: Instant) {
+        let mut inner = self.lock();
+        inner.listening = Some(now);
+        let came_back = std::mem::take(&mut inner.deaf);
+        drop(inner);
+        if came_back {
+            tracing::info!("XIDs are waited for again");
+        }
+    }
+
+    /// The listener has ended, as it was told to.
+    pub(super) fn listens_no_more(&self) {
+        let mut inner = self.lock();
+        inner.listening = None;
+        inner.deaf = false;
+    }
+
     /// A GPU has reported an XID.
     pub(super) fn xid(&self, uuid: &str, code: u64) {
         let mut inner = self.lock();
@@ -186,7 +221,7 @@ impl Shared {
         *at = unix_time();
     }
 
-    /// Looks whether the poller hangs. The first to see it says so.
+    /// Looks whether the poller or the listener hangs. The first to see it says so.
     pub(super) fn watch(&self, now: Instant) {
         let _view = self.view(now);
     }
@@ -205,8 +240,25 @@ impl Shared {
             inner.stuck = true;
             inner.view.stuck_total += 1;
         }
+        let deaf = inner
+            .listening
+            .is_some_and(|at| now.saturating_duration_since(at) > DEAF);
+        let newly_deaf = deaf && !std::mem::replace(&mut inner.deaf, true);
+        if newly_deaf {
+            inner.view.stuck_total += 1;
+        }
         let mut view = inner.view.clone();
         drop(inner);
+        if newly_deaf {
+            tracing::warn!(
+                limit = ?DEAF,
+                "a wait for XIDs does not come back from the driver; they are not shown until it does"
+            );
+        }
+        if deaf {
+            // 0 would mean that there was none.
+            view.heard.clear();
+        }
         if newly {
             tracing::warn!(
                 reason = Reason::Stuck.label(),
@@ -273,6 +325,30 @@ mod tests {
             (view.reason, view.stuck_total),
             (Reason::DriverNotLoaded, 0)
         );
+    }
+
+    #[test]
+    fn a_listener_that_hangs_is_counted_once_and_forgiven() {
+        let shared = Shared::new(INTERVAL, GpuMode::Auto);
+        shared.hears(["GPU-1".to_owned()]);
+        let now = Instant::now();
+        shared.listens(now);
+        let at = |after| {
+            let view = shared.view(now + after);
+            (view.heard.len(), view.stuck_total)
+        };
+        assert_eq!(at(DEAF), (1, 0));
+        for _ in 0..3 {
+            assert_eq!(at(DEAF * 2), (0, 1));
+        }
+        shared.listens(now + DEAF * 2);
+        assert_eq!(at(DEAF * 2), (1, 1));
+        shared.listens_no_more();
+        assert_eq!(at(DEAF * 9), (1, 1));
+        shared.listens(now + DEAF * 2);
+        // Without a generation nobody listens, which is no hanging.
+        shared.fail(Reason::DriverNotLoaded);
+        assert_eq!(at(DEAF * 9), (0, 1));
     }
 
     #[test]

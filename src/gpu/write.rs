@@ -1,5 +1,7 @@
 //! What there is to show, as families.
 
+use std::collections::BTreeSet;
+
 use crate::config::GpuNaming;
 use crate::exposition::{Kind, Writer};
 use crate::gpu::labels::{self, Labels};
@@ -23,11 +25,26 @@ pub(super) fn write(view: &View, labels: &Labels, naming: GpuNaming, out: &mut W
 
 fn gauge(out: &mut Writer, family: own::Family, samples: impl IntoIterator<Item = (String, f64)>) {
     let mut begun = false;
+    let mut once = Once::default();
     for (labels, value) in samples {
+        if !once.first(&labels) {
+            continue;
+        }
         if !std::mem::replace(&mut begun, true) {
             out.family(family.name, family.kind, family.help);
         }
         out.sample(family.name, &labels, value);
+    }
+}
+
+/// A series that is there twice costs the whole scrape: whatever a driver lists twice is written once.
+#[derive(Default)]
+struct Once(BTreeSet<String>);
+
+impl Once {
+    /// Whether these labels come for the first time.
+    fn first(&mut self, labels: &str) -> bool {
+        self.0.insert(labels.to_owned())
     }
 }
 
@@ -136,8 +153,10 @@ fn value(values: &[(Field, f64)], wanted: Field) -> Option<f64> {
 }
 
 fn dcgm(snapshot: &Snapshot, labels: &Labels, naming: GpuNaming, out: &mut Writer) {
+    let mut once = Once::default();
     let everyone: Vec<_> = everyone(snapshot)
         .map(|(gpu, part, values)| (labels.write(gpu, part, &snapshot.driver, &[]), values))
+        .filter(|(labels, _)| once.first(labels))
         .collect();
     for family in FAMILIES {
         let Some(name) = family.name(naming) else {
@@ -170,8 +189,9 @@ fn last_xid(
 ) {
     let name = names::xid(naming);
     let mut begun = false;
+    let mut once = Once::default();
     for (gpu, _) in &snapshot.gpus {
-        if !view.heard.contains(&gpu.uuid) {
+        if !view.heard.contains(&gpu.uuid) || !once.first(&labels::short(gpu.index, &gpu.uuid)) {
             continue;
         }
         if !std::mem::replace(&mut begun, true) {
@@ -237,3 +257,6 @@ fn own_values(snapshot: &Snapshot, out: &mut Writer) {
     });
     gauge(out, own::PROCESS, processes);
 }
+
+#[cfg(test)]
+mod tests;

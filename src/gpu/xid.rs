@@ -1,6 +1,8 @@
 //! XIDs, the driver's error reports: waited for on a thread of their own, since waiting blocks.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::bitmasks::event::EventTypes;
@@ -11,7 +13,8 @@ use nvml_wrapper::{Device, EventSet, Nvml};
 use crate::gpu::ffi;
 use crate::gpu::lifecycle::{Class, Fault};
 use crate::gpu::source::Call;
-use crate::gpu::state::Shared;
+use crate::gpu::state::{DEAF, Shared};
+use crate::log_limit::LogLimit;
 
 /// How long one wait takes at most, ms: so long a generation's end waits for this thread.
 const WAIT_MS: u32 = 1000;
@@ -21,20 +24,86 @@ const PAUSE: Duration = Duration::from_millis(500);
 const UNKNOWN_XID: u64 = 999;
 
 /// A GPU to listen to.
-pub(super) struct Listened<'n> {
-    pub(super) uuid: String,
-    pub(super) device: Device<'n>,
+struct Listened<'n> {
+    uuid: String,
+    device: Device<'n>,
+}
+
+/// The thread that listens. One that does not come back from the driver is left behind, with its hold on the library; no
+/// second one is started beside it.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    thread: Option<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+    ending: Option<Instant>,
+    /// This generation has none, since that of an earlier one still hangs.
+    missing: bool,
+}
+
+impl Listener {
+    /// Listens to these: UUID and index.
+    pub(super) fn start(
+        &mut self,
+        nvml: &Arc<Nvml>,
+        gpus: impl IntoIterator<Item = (String, u32)>,
+        shared: &Arc<Shared>,
+    ) {
+        self.missing = self
+            .thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished());
+        if self.missing {
+            return;
+        }
+        self.over = Arc::default();
+        self.ending = None;
+        let (nvml, shared, over) = (Arc::clone(nvml), Arc::clone(shared), Arc::clone(&self.over));
+        let gpus: Vec<_> = gpus.into_iter().collect();
+        let thread = std::thread::Builder::new()
+            .name("gpu-xid".to_owned())
+            .spawn(move || {
+                let gpus = gpus.into_iter().filter_map(|(uuid, index)| {
+                    let device = nvml.device_by_index(index).ok()?;
+                    Some(Listened { uuid, device })
+                });
+                listen(&nvml, gpus.collect(), &shared, &over);
+                shared.listens_no_more();
+            });
+        self.thread = thread
+            .inspect_err(|error| tracing::warn!(%error, "no thread for XIDs"))
+            .ok();
+    }
+
+    /// Whether this generation has none, and should have one as soon as that can be.
+    pub(super) fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// Ends it and says whether it has ended. It may be in the middle of a wait; after [`DEAF`] it is not waited for any more.
+    pub(super) fn end(&mut self) -> bool {
+        self.over.store(true, Ordering::Release);
+        self.missing = false;
+        let since = *self.ending.get_or_insert_with(Instant::now);
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished) || since.elapsed() > DEAF
+    }
 }
 
 /// Listens until `over`. Also looks after the poller, which may hang.
-pub(super) fn listen(nvml: &Nvml, gpus: Vec<Listened<'_>>, shared: &Shared, over: &AtomicBool) {
+fn listen(nvml: &Nvml, gpus: Vec<Listened<'_>>, shared: &Shared, over: &AtomicBool) {
+    shared.listens(Instant::now());
     let registered = register(nvml, gpus, shared);
+    if over.load(Ordering::Acquire) {
+        return;
+    }
     if let Some((_, gpus)) = &registered {
         shared.hears(gpus.iter().map(|gpu| gpu.uuid.clone()));
     }
     let mut quiet = false;
+    let limit = LogLimit::default();
     while !over.load(Ordering::Acquire) {
-        shared.watch(Instant::now());
+        let now = Instant::now();
+        shared.listens(now);
+        shared.watch(now);
         let Some((events, gpus)) = &registered else {
             std::thread::sleep(PAUSE);
             continue;
@@ -50,7 +119,15 @@ pub(super) fn listen(nvml: &Nvml, gpus: Vec<Listened<'_>>, shared: &Shared, over
                         XidError::Value(code) => code,
                         XidError::Unknown => UNKNOWN_XID,
                     };
-                    tracing::warn!(xid = code, uuid = gpu.uuid, "a GPU reports an XID");
+                    // A GPU that goes down can report thousands a second; the counters have them all.
+                    if let Some(suppressed) = limit.permit() {
+                        tracing::warn!(
+                            xid = code,
+                            uuid = gpu.uuid,
+                            suppressed,
+                            "a GPU reports an XID"
+                        );
+                    }
                     shared.xid(&gpu.uuid, code);
                 }
             }

@@ -41,6 +41,12 @@ impl World {
         }
     }
 
+    fn lose(&mut self, which: usize) {
+        if let Some((ticket, _)) = self.running.remove(which) {
+            ticket.lose(SOON);
+        }
+    }
+
     fn bypass(&mut self, done: Tokens) {
         self.engine += done;
         self.bypass += done;
@@ -58,6 +64,7 @@ impl World {
             Event::Begin => self.begin(),
             Event::Work(at, input, output) => self.work(at, tokens(input, output)),
             Event::End(at) => self.end(at),
+            Event::Lose(at) => self.lose(at),
             Event::Bypass(input, output) => self.bypass(tokens(input, output)),
             Event::Read => self.read(),
             Event::Ask => self.ledger.asking(),
@@ -75,6 +82,8 @@ enum Event {
     Begin,
     Work(usize, u64, u64),
     End(usize),
+    /// With a count that nobody knows.
+    Lose(usize),
     Bypass(u64, u64),
     Read,
     Ask,
@@ -96,6 +105,7 @@ fn trouble() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => event(),
         4 => Just(Event::Ask),
+        1 => (0..6_usize).prop_map(Event::Lose),
         1 => Just(Event::Restart),
     ]
 }
@@ -218,6 +228,86 @@ fn engines_that_answer_in_turn_are_not_taken_for_one() {
         }
     }
     assert_eq!(world.counted, Tokens::default());
+}
+
+#[test]
+fn a_request_of_unknown_count_is_nobody_elses_and_hides_nothing_later() {
+    let mut world = World::default();
+    world.read();
+    world.begin();
+    world.begin();
+    world.work(0, tokens(20, 30));
+    world.work(1, tokens(5, 5));
+    world.ledger.asking();
+    world.lose(0);
+    // It has ended since the question, and is in the answer.
+    world.read();
+    for _ in 0..SOON {
+        world.ledger.asking();
+        world.read();
+    }
+    assert_eq!(world.ledger.reopened(), u64::from(SOON));
+    world.end(0);
+    world.ledger.asking();
+    world.read();
+    world.read();
+    assert_eq!(world.counted, Tokens::default());
+    // All that stays is what the other had had by then.
+    world.bypass(tokens(100, 100));
+    world.read();
+    assert_eq!(world.counted, tokens(95, 95));
+    assert_eq!(world.ledger.reopened(), 0);
+}
+
+#[test]
+fn what_is_in_no_record_is_unknown() {
+    let counts = Some((1, TokenSource::Usage));
+    let record = |endpoint, input_tokens, output_tokens, outcome| Record {
+        input_tokens,
+        output_tokens,
+        ..Record::bare(endpoint, outcome)
+    };
+    let cases = [
+        (Endpoint::Audio, None, None, Outcome::Success, false),
+        (
+            Endpoint::Completions,
+            counts,
+            counts,
+            Outcome::Success,
+            true,
+        ),
+        (Endpoint::Completions, counts, None, Outcome::Success, false),
+        (Endpoint::Embeddings, counts, None, Outcome::Success, true),
+        (Endpoint::Pooling, None, None, Outcome::Success, false),
+        (
+            Endpoint::Completions,
+            None,
+            None,
+            Outcome::Error(ErrorType::InternalError),
+            false,
+        ),
+        (
+            Endpoint::Completions,
+            None,
+            None,
+            Outcome::Error(ErrorType::UpstreamConnect),
+            true,
+        ),
+    ];
+    for (endpoint, input, output, outcome, counted) in cases {
+        let record = record(endpoint, input, output, outcome);
+        assert_eq!(is_counted(&record), counted, "{record:?}");
+        let ledger = Arc::new(Ledger::default());
+        ledger.ticket().book(&record);
+        assert_eq!(ledger.unknown.load(SeqCst) == 0, counted);
+        for (work, left) in [(Work::Refused, 0), (Work::More, SOON), (Work::Later, LATE)] {
+            let ledger = Arc::new(Ledger::default());
+            let mut ticket = ledger.ticket();
+            ticket.work(work);
+            ticket.book(&record);
+            assert_eq!(ledger.unknown.load(SeqCst), left);
+        }
+    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl<'a> Maker<'a> {
         Ok(family)
     }
 
-    /// The registry knows of a request family only its name, so that there is no other of it.
+    /// The registry knows of such a family only its name, so that there is no other of it.
     fn show<M: Child + Send + Sync + 'static>(&self, family: Children<M>) -> Result<Children<M>> {
         self.registry
             .register(Box::new(IntGauge::new(family.name(), "-")?))?;
@@ -142,6 +142,16 @@ impl<'a> Maker<'a> {
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// Gauges by labels whose values are upstream's to choose: no two sets of them are taken for one.
+    pub(super) fn free_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<Children<IntGauge>> {
+        self.show(children::gauges(name, help, labels)?)
     }
 
     pub(super) fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {

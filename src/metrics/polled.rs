@@ -15,7 +15,7 @@ use prometheus::IntCounterVec;
 use smallvec::SmallVec;
 
 use super::family::Maker;
-use crate::activity::Activity;
+use crate::activity::{Activity, Counters};
 use crate::config::Config;
 use crate::ledger::{Ledger, Tokens};
 use crate::poll::{EngineTotals, Model};
@@ -35,6 +35,8 @@ pub struct Polled {
     overflow: IntCounterVec,
     /// Whether the traffic is counted: else all of the engine's work would be unaccounted.
     observed: bool,
+    /// Whether engines are asked for their counters.
+    asks: bool,
     /// Signs of life in the traffic.
     pub activity: Activity,
 }
@@ -54,6 +56,10 @@ struct State {
     fingerprint: Option<u64>,
     /// When the engine's counters were last seen to have changed, on the clock of [`Activity`].
     counters: Duration,
+    /// When the last question for them was sent, likewise.
+    asking: Duration,
+    /// When that of the last answer was, if it could be read.
+    asked: Option<Duration>,
 }
 
 type Values<'a> = SmallVec<[&'a str; 4]>;
@@ -83,6 +89,7 @@ impl Polled {
             max_models: config.observe.max_models,
             overflow,
             observed: config.observe.enabled,
+            asks: config.engine.metrics,
         };
         for upstream in 0..polled.upstreams.len() {
             polled.bear(upstream, config);
@@ -135,17 +142,23 @@ impl Polled {
     /// the answer contains.
     pub fn asking(&self, upstream: usize) {
         if let Some(known) = self.upstreams.get(upstream) {
+            known.lock().asking = self.activity.time(Instant::now());
             known.ledger.asking();
         }
     }
 
-    /// What the engine's counters say, as read at `at`; none if they cannot be read, which counts as standing still.
+    /// What the engine's counters say, as read at `at`; none if they cannot be read.
     pub fn engine(&self, upstream: usize, totals: Option<EngineTotals>, at: Instant) {
-        let (Some(known), Some(totals)) = (self.upstreams.get(upstream), totals) else {
+        let Some(known) = self.upstreams.get(upstream) else {
+            return;
+        };
+        let Some(totals) = totals else {
+            known.lock().asked = None;
             return;
         };
         {
             let mut state = known.lock();
+            state.asked = Some(state.asking);
             if state.fingerprint.replace(totals.fingerprint) != Some(totals.fingerprint) {
                 state.counters = self.activity.time(at);
             }
@@ -158,6 +171,9 @@ impl Polled {
             output: whole(totals.generation),
         };
         let more = known.ledger.read(tokens, totals.started);
+        let values = self.values(upstream, &[]);
+        let reopened = self.families.reopened.with_label_values(&values);
+        reopened.inc_by(known.ledger.reopened());
         for (direction, more) in [
             (Direction::Input, more.input),
             (Direction::Output, more.output),
@@ -198,13 +214,22 @@ impl Polled {
             // Of requests nothing is known, and so nothing of stalls.
             return false;
         }
-        let counters = known.lock().counters;
+        let counters = self.counters(&known.lock());
         let signs = self.activity.signs(upstream);
         let stalled = signs.stalled(self.activity.time(now), counters, after);
         let values = self.values(upstream, &[]);
         let family = &self.families.stalled;
         family.with_label_values(&values).set(i64::from(stalled));
         stalled
+    }
+
+    fn counters(&self, state: &State) -> Counters {
+        let moved = state.counters;
+        match state.asked {
+            _ if !self.asks => Counters::Unasked,
+            Some(asked) => Counters::Read { asked, moved },
+            None => Counters::Unreadable { moved },
+        }
     }
 
     /// `more` behind the label of the upstream, if it has one.

@@ -26,6 +26,10 @@ pub struct RequestFacts {
     pub continuous_usage: bool,
     /// The answer begins with the prompt: `echo`, and for chat a last message that vLLM would echo.
     pub echo: bool,
+    /// vLLM tries more than it answers with, and usage has only the answer: `use_beam_search`, `best_of` above `n`.
+    pub searches: bool,
+    /// `background`: the answer comes before the work.
+    pub background: bool,
     /// The body is a chat's: it has `messages`. What `/invocations` is asked for shows in nothing else.
     pub chat: bool,
     /// The answer may have been given before: a stored response is read again. Not in the body, but set by who knows.
@@ -61,6 +65,9 @@ struct Wire<'a> {
     stream_options: Object<StreamOptions>,
     sampling_params: Object<SamplingParams>,
     echo: Flag,
+    best_of: Count,
+    use_beam_search: Flag,
+    background: Flag,
     add_generation_prompt: NotFalse,
     messages: Messages,
 }
@@ -112,6 +119,8 @@ impl Default for RequestFacts {
             include_usage: false,
             continuous_usage: false,
             echo: false,
+            searches: false,
+            background: false,
             chat: false,
             replay: false,
         }
@@ -132,10 +141,11 @@ impl RequestFacts {
         let chat = wire.messages.some;
         // vLLM echoes the last message if its role is the answer's, which without a generation prompt is any.
         let echoes = !chat || wire.messages.last_is_assistant || !wire.add_generation_prompt.0;
+        let n = wire.n.0.or(sampling.n.0).unwrap_or(1);
         Some(Self {
             model: (!wire.model.is_empty()).then(|| wire.model.as_str().into()),
             stream: wire.stream.0,
-            n: saturate(wire.n.0.or(sampling.n.0).unwrap_or(1)),
+            n: saturate(n),
             max_tokens: max_tokens
                 .into_iter()
                 .find_map(|count| count.0)
@@ -143,6 +153,8 @@ impl RequestFacts {
             include_usage: options.include_usage.0,
             continuous_usage: options.continuous_usage_stats.0,
             echo: wire.echo.0 && echoes,
+            searches: wire.use_beam_search.0 || wire.best_of.0.is_some_and(|best_of| best_of > n),
+            background: wire.background.0,
             chat,
             replay: false,
         })

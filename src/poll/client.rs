@@ -112,7 +112,16 @@ impl Client {
         request: Request<Empty<Bytes>>,
         max_bytes: usize,
     ) -> Result<Reply, ProbeError> {
-        let answer = self.upstream.send(request, &mut Ignore).await?;
+        let pooled = self.upstream.has_idle();
+        let answer = match self.upstream.send(request.clone(), &mut Ignore).await {
+            // A server may have dropped the pooled connection just now, or some time ago without a word. That says nothing
+            // of how it is, and to ask twice does nothing twice. The others of the pool are no better.
+            Err(Error::ClosedBeforeHead { .. } | Error::BrokenBeforeHead { .. }) if pooled => {
+                self.upstream.close_idle();
+                self.upstream.send(request, &mut Ignore).await?
+            }
+            other => other?,
+        };
         let mut body = std::pin::pin!(answer.body);
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {

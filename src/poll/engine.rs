@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, StatusCode};
 
 use super::client::{Client, ProbeError, Reply};
 use super::jitter::jittered;
-use super::totals::engine_totals;
+use super::totals::{EngineTotals, engine_totals};
 use crate::config::Config;
 use crate::engine::Snapshots;
 use crate::metrics::Metrics;
@@ -87,11 +87,9 @@ impl Poll {
         if reply.status != StatusCode::OK {
             return Err(ScrapeError::Status(reply.status));
         }
-        match reply.headers.get(CONTENT_ENCODING) {
-            Some(encoding) if encoding != "identity" => Err(ScrapeError::Encoded(
-                String::from_utf8_lossy(encoding.as_bytes()).into_owned(),
-            )),
-            _ => Ok(reply),
+        match encoding(&reply.headers) {
+            Some(encoding) => Err(ScrapeError::Encoded(encoding)),
+            None => Ok(reply),
         }
     }
 
@@ -102,14 +100,52 @@ impl Poll {
         let up = match text {
             Ok(text) => self.snapshots.update(self.upstream, text, now),
             Err(_) => {
-                self.snapshots.failed(self.upstream, now);
+                self.snapshots.failed(self.upstream);
                 false
             }
         };
         let polled = &self.metrics.polled;
         polled.scraped(self.upstream, Endpoint::Metrics, took, up);
-        let text = text.ok().and_then(|text| std::str::from_utf8(text).ok());
-        polled.engine(self.upstream, text.and_then(engine_totals), now);
+        polled.engine(self.upstream, text.ok().and_then(totals), now);
         up
+    }
+}
+
+/// What the answer is packed with, if it is.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let encoding = headers.get(CONTENT_ENCODING)?.as_bytes();
+    (!encoding.eq_ignore_ascii_case(b"identity"))
+        .then(|| String::from_utf8_lossy(encoding).into_owned())
+}
+
+/// The engine's counters. A byte that is no text costs only its own line, as where the lines are shown.
+fn totals(text: &[u8]) -> Option<EngineTotals> {
+    engine_totals(&String::from_utf8_lossy(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_byte_costs_no_totals() {
+        let text = b"a{x=\"\xff\"} 1\nvllm:prompt_tokens_total{m=\"\xc3\"} 7\nvllm:generation_tokens_total 8\n";
+        let totals = totals(text).unwrap();
+        assert_eq!((totals.prompt, totals.generation), (7.0, 8.0));
+        assert_eq!(super::totals(b"\xff"), None);
+    }
+
+    #[test]
+    fn identity_is_no_encoding_however_it_is_written() {
+        for (value, packed) in [
+            ("identity", false),
+            ("IDENTITY", false),
+            ("gzip", true),
+            ("", true),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_ENCODING, value.parse().unwrap())]);
+            assert_eq!(encoding(&headers).is_some(), packed, "{value}");
+        }
+        assert_eq!(encoding(&HeaderMap::new()), None);
     }
 }

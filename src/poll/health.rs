@@ -157,9 +157,7 @@ impl Health {
                 models::read(&reply.body).map_or(Known::Failed, Known::Models)
             }
             Ok(reply) => match reply.status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                    Known::Withheld
-                }
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Known::Withheld,
                 _ => Known::Failed,
             },
             Err(_) => Known::Failed,

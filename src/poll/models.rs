@@ -1,5 +1,6 @@
 //! The answer of `/v1/models`. It is upstream's, so anything may be in it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde::Deserialize;
@@ -9,6 +10,11 @@ use crate::observe::json::{Count, Field, Object, Text, any};
 
 /// Of a longer list the rest is left out.
 const MOST: usize = 10_000;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// U+FFFD, as an escape.
+const LONE: &str = "\\ufffd";
 
 /// One model, or a LoRA adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +56,61 @@ struct Entry<'a> {
 
 /// Reads a list, each name once, models before adapters. None if it is not one.
 pub(super) fn read(body: &[u8]) -> Option<Vec<Model>> {
-    let wire: Wire = serde_json::from_slice(body).ok()?;
-    let mut models = wire.data.0?;
+    let body = body.strip_prefix(BOM).unwrap_or(body);
+    let text = String::from_utf8_lossy(body);
+    let wire = serde_json::from_str::<Wire>(&text);
+    // One name that python wrote of a broken file name must not cost the others.
+    let wire = wire.or_else(|_| serde_json::from_str(&whole(&text)));
+    let mut models = wire.ok()?.data.0?;
     models.sort_by_key(|model| model.adapter);
     Some(models)
+}
+
+/// With another character for each half of a surrogate pair that stands alone: no string may have one.
+fn whole(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\u") {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, escaped)) = rest.split_once('\\') {
+        out.push_str(before);
+        let (escape, after) = match (unit(escaped), escaped.chars().next()) {
+            (Some((0xd800..=0xdbff, after)), _) => match after.strip_prefix('\\').and_then(unit) {
+                Some((0xdc00..=0xdfff, after)) => (None, after),
+                _ => (Some(LONE), after),
+            },
+            (Some((0xdc00..=0xdfff, after)), _) => (Some(LONE), after),
+            (Some((_, after)), _) => (None, after),
+            // Another backslash too: it escapes nothing then.
+            (None, first) => {
+                let length = first.map_or(0, char::len_utf8);
+                (
+                    None,
+                    escaped
+                        .split_at_checked(length)
+                        .map_or("", |(_, after)| after),
+                )
+            }
+        };
+        match escape {
+            Some(instead) => out.push_str(instead),
+            None => {
+                let length = escaped.len() - after.len();
+                out.push('\\');
+                out.push_str(escaped.get(..length).unwrap_or_default());
+            }
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The unit of UTF-16 behind a backslash, and what follows it.
+fn unit(escaped: &str) -> Option<(u16, &str)> {
+    let (digits, after) = escaped.strip_prefix('u')?.split_at_checked(4)?;
+    Some((u16::from_str_radix(digits, 16).ok()?, after))
 }
 
 impl<'de> Field<'de> for List {
@@ -102,6 +159,23 @@ mod tests {
         assert!(!models[0].adapter);
         assert_eq!((&*models[1].id, models[1].max_model_len), ("lora", None));
         assert!(models[1].adapter);
+    }
+
+    #[test]
+    fn what_is_odd_in_one_name_costs_no_other() {
+        let names = |body: &[u8]| -> Vec<String> {
+            let models = read(body).unwrap();
+            models.into_iter().map(|model| model.id).collect()
+        };
+        assert_eq!(names(b"\xef\xbb\xbf{\"data\":[{\"id\":\"a\"}]}"), ["a"]);
+        let body = b"{\"data\":[{\"id\":\"\xff\"},{\"id\":\"a\"}]}";
+        assert_eq!(names(body), ["\u{fffd}", "a"]);
+        let body = br#"{"data":[{"id":"x\ud800"},{"id":"\udc00y","root":"\ud83d\ud83d\ude00\\u\\ud800\n"},{"id":"\ud83d\ude00"}]}"#;
+        assert_eq!(names(body), ["x\u{fffd}", "\u{fffd}y", "\u{1f600}"]);
+        let models = read(body).unwrap();
+        assert_eq!(models[1].root, "\u{fffd}\u{1f600}\\u\\ud800\n");
+        assert_eq!(whole("\\"), "\\");
+        assert_eq!(whole("\\u12\\ud8"), "\\u12\\ud8");
     }
 
     #[test]

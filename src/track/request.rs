@@ -96,11 +96,11 @@ impl RequestWatch {
 
     /// The request has ended. Its prompt's count, and whether it is for the record: one that was sampled, and was promised
     /// usage, is counted for learning only, or whether a cut stream has an estimate would be left to chance.
-    pub(super) fn leave(&mut self) -> (Option<Arc<PromptCell>>, bool) {
+    pub(super) fn leave(&mut self, unanswered: bool) -> (Option<Arc<PromptCell>>, bool) {
         if let Some(series) = self.in_flight.take() {
             series.in_flight.dec();
             if let Some(slot) = &self.slot {
-                slot.end();
+                slot.end(unanswered);
             }
         }
         let promised = self

@@ -48,6 +48,14 @@ impl Pool {
         self.idle.push_back((stream, now));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.idle.clear();
+    }
+
     pub(super) fn reap(&mut self, now: Instant) {
         while let Some((_, since)) = self.idle.front() {
             if now.saturating_duration_since(*since) < self.timeout {

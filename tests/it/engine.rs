@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokenglass::engine::{Filter, Settings, Snapshots, Taken};
 use tokenglass::exposition::{Format, Kind, Writer};
 
-use crate::exposition_parser::{Family, parse};
+use crate::exposition_parser::{Family, go_reads, parse};
 
 const RECORDED: &str = include_str!("../captures/metrics-under-load.resp");
 const VERSIONS: [(&str, &str); 5] = [
@@ -243,6 +243,17 @@ fn odd_but_readable_lines_are_tidied() {
 }
 
 #[test]
+fn no_sign_is_where_prometheus_refuses_one() {
+    let through = through(
+        "# TYPE a gauge\na{x=\"1\"} -nan\na{x=\"2\"} +NaN 5\na{x=\"3\"} nan\na{x=\"4\"} 1 -5\na{x=\"5\"} 1 -0\na{x=\"6\"} 1 +7\n",
+    );
+    assert_eq!(
+        through,
+        "# TYPE a gauge\na{x=\"1\"} NaN\na{x=\"2\"} NaN 5\na{x=\"3\"} NaN\na{x=\"4\"} 1\na{x=\"5\"} 1 0\na{x=\"6\"} 1 7\n"
+    );
+}
+
+#[test]
 fn families_in_pieces_and_types_behind_are_put_together() {
     let through = through(
         "a{x=\"1\"} 1\nb 1\na{x=\"2\"} 2\n# HELP b B\n# TYPE a counter\n# TYPE b gauge\n# HELP a A\n# TYPE a gauge\n\
@@ -323,8 +334,8 @@ fn several_upstreams_are_told_apart() {
          # TYPE c counter\nc{exported_exported_upstream=\"x\",exported_upstream=\"y\",upstream=\"http://a:8000\"} 1\n"
     ), "{all}");
     assert!(all.contains("tokenglass_engine_lines_dropped_total{upstream=\"unix:/tmp/\\\"b\\\\\",reason=\"type_conflict\"} 1\n"));
-    snapshots.failed(0, now);
-    snapshots.failed(0, now);
+    snapshots.failed(0);
+    snapshots.failed(0);
     let (text, _) = shown(&snapshots, now);
     // Now the other's type counts.
     assert_eq!(find(&text, "c").unwrap().kind, "gauge");
@@ -345,9 +356,9 @@ fn stale_is_gone() {
     assert_eq!(up(now), (false, false));
     snapshots.update(0, recorded().as_bytes(), now);
     assert_eq!(up(now), (true, true));
-    snapshots.failed(0, now);
+    snapshots.failed(0);
     assert_eq!(up(now), (false, true), "one failure may be a moment's load");
-    snapshots.failed(0, now);
+    snapshots.failed(0);
     assert_eq!(up(now), (false, false));
     snapshots.update(0, recorded().as_bytes(), now);
     assert_eq!(up(now + FRESH), (true, true));
@@ -377,7 +388,7 @@ fn only_what_is_wanted() {
 fn open_metrics_leaves_out_what_it_cannot_say() {
     let snapshots = one(settings());
     let now = Instant::now();
-    let exposition = "# TYPE a counter\na 1\n# TYPE x gauge\nx 1\n# TYPE x_total counter\nx_total{time=\"1\"} 1 -1500\nx_total -1\n\
+    let exposition = "# TYPE a counter\na 1\n# TYPE x gauge\nx 1\n# TYPE x_total counter\nx_total{time=\"1\"} 1 1500\nx_total -1\n\
         # TYPE h histogram\nh_bucket{k=\"1\",le=\"+Inf\"} 2\nh_bucket{k=\"1\",le=\"1\"} 1\nh_bucket{k=\"2\",le=\"1\"} 1\n\
         h_count{k=\"1\"} 2\nh_sum{k=\"1\"} 2\nh_bucket{k=\"3\",le=\"+Inf\"} 1\nh_count{k=\"3\"} 2\nh_sum{k=\"3\"} 2\n\
         # HELP c_total \"quoted\" \\\\ \\q\n# TYPE c_total counter\nc_total 1\n# TYPE c_created gauge\nc_created 2\n";
@@ -387,7 +398,7 @@ fn open_metrics_leaves_out_what_it_cannot_say() {
     let vllms = &all[all.find("# TYPE a ").unwrap()..];
     assert_eq!(
         vllms,
-        "# TYPE a unknown\na 1\n# TYPE x gauge\nx 1\n# TYPE x_total unknown\nx_total{time=\"1\"} 1 -1.500\n\
+        "# TYPE a unknown\na 1\n# TYPE x gauge\nx 1\n# TYPE x_total unknown\nx_total{time=\"1\"} 1 1.500\n\
          # TYPE h histogram\nh_bucket{k=\"1\",le=\"1\"} 1\nh_bucket{k=\"1\",le=\"+Inf\"} 2\nh_count{k=\"1\"} 2\nh_sum{k=\"1\"} 2\n\
          # TYPE c counter\n# HELP c \\\"quoted\\\" \\\\ \\\\q\nc_total 1\n# EOF\n"
     );
@@ -440,7 +451,7 @@ fn line() -> impl Strategy<Value = String> {
         "{x=\"",
     ]);
     let value = prop::sample::select(vec![
-        "1", "2.5", "-1", "NaN", "+Inf", "-Inf", "x", "1 5", "1 # {} 1", "",
+        "1", "2.5", "-1", "NaN", "-nan", "+Inf", "-Inf", "x", "1 5", "1 -5", "1 # {} 1", "",
     ]);
     prop_oneof![
         4 => (name.clone(), labels, value).prop_map(|(n, l, v)| format!("{n}{l} {v}")),
@@ -465,6 +476,17 @@ proptest! {
         both.update(0, one_says.join("\n").as_bytes(), now);
         both.update(1, other_says.join("\n").as_bytes(), now);
         shown(&both, now);
+    }
+
+    #[test]
+    fn a_number_is_shown_if_go_reads_it(
+        value in "[+-]?(nan|inf|infinity|Infinity|NaN|0x1p4|1_0|0b1|[0-9]{0,3}\\.?[0-9]{0,3}([eE][+-]?[0-9_]{0,5})?|[-+0-9a-fA-FinItTyxXpP_.]{1,6})",
+    ) {
+        let text = through(&format!("# TYPE a gauge\na {value}\n"));
+        let shown = text.lines().find_map(|line| line.strip_prefix("a "));
+        let nan = value.trim_start_matches(['+', '-']).eq_ignore_ascii_case("nan");
+        prop_assert_eq!(shown.is_some(), go_reads(&value) || nan && value.len() <= 4);
+        prop_assert!(shown.is_none_or(go_reads));
     }
 
     #[test]

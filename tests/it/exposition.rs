@@ -1,7 +1,7 @@
 //! `/metrics` as it is scraped: formats, packing, and what upstreams of every kind do to it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -300,4 +300,23 @@ fn a_scrape_is_packed_for_who_takes_it() {
         }
         assert!(running(&parse(&text, false).unwrap()));
     }
+}
+
+#[test]
+fn more_connections_than_scrapers_need_have_to_wait() {
+    let vllm = Vllm::start(ok("", b"a 1\n"));
+    let proxy = Proxy::start(vllm.addr);
+    let connect = || TcpStream::connect(proxy.admin()).unwrap();
+    let mut idle: Vec<_> = (0..128).map(|_| connect()).collect();
+    let mut late = connect();
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    late.write_all(request).unwrap();
+    late.set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    assert!(late.read(&mut [0; 16]).is_err(), "answered all the same");
+    idle.pop();
+    late.set_read_timeout(Some(SOON)).unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 }

@@ -275,16 +275,40 @@ fn sample(line: &str, open_metrics: bool) -> Result<Sample, String> {
     if words.next().is_some() {
         return Err("more than a value and a time".to_owned());
     }
-    // Seconds in one, whole milliseconds in the other.
-    let valid = |time: &str| open_metrics || time.parse::<i64>().is_ok();
+    // Seconds in one, whole milliseconds in the other, where Prometheus 3 refuses a sign.
+    let digits = |time: &str| time.bytes().all(|byte| byte.is_ascii_digit());
+    let valid = |time: &str| open_metrics || digits(time) && time.parse::<i64>().is_ok();
     if !time.is_none_or(valid) || time.is_some_and(|time| time.parse::<f64>().is_err()) {
         return Err("no time".to_owned());
+    }
+    if !go_reads(value) {
+        return Err(format!("Go does not read {value}"));
     }
     Ok(Sample {
         name: name.to_owned(),
         labels,
         value: value.parse().map_err(|_| "no number")?,
     })
+}
+
+/// Whether Prometheus takes it for a number: what Go's `ParseFloat` takes but for underscores and hexadecimals.
+pub fn go_reads(number: &str) -> bool {
+    let lower = number.to_ascii_lowercase();
+    let plain = lower.strip_prefix(['+', '-']).unwrap_or(&lower);
+    if lower == "nan" || plain == "inf" || plain == "infinity" {
+        return true;
+    }
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (front, exponent) = plain.split_once('e').unwrap_or((plain, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let (whole, fraction) = front.split_once('.').unwrap_or((front, ""));
+    digits(whole)
+        && digits(fraction)
+        && digits(exponent)
+        && !exponent.is_empty()
+        && !(whole.is_empty() && fraction.is_empty())
+        // Too large is an error there, not infinity.
+        && number.parse().is_ok_and(f64::is_finite)
 }
 
 fn is_name(name: &str, colons: bool) -> bool {

@@ -472,6 +472,29 @@ fn nvlink_by_its_counters_where_there_is_no_gpm() {
 }
 
 #[test]
+fn nvlink_counters_that_begin_anew_are_no_traffic() {
+    let mut machine = Machine::new(1);
+    machine.set(|state| {
+        state["gpus"][0]["gpm"] = Value::Null;
+        state["gpus"][0]["fields"]["138"] = 3_000_000.into();
+        state["gpus"][0]["fields"]["139"] = 0.into();
+    });
+    let child = machine.start("interval = \"700ms\"");
+    let tx = "DCGM_FI_PROF_NVLINK_TX_BYTES";
+    child.wait_metrics("still", |m| has(m, tx, &[]));
+    machine.set(|state| state["gpus"][0]["fields"]["138"] = 0.into());
+    // No rate for one poll, and none that is not 0 before or after.
+    child.wait_metrics("the reset", |m| {
+        assert!(m.sum(tx, &[]) <= 0.0, "{:?}", series(m, tx));
+        !has(m, tx, &[])
+    });
+    child.wait_metrics("still again", |m| {
+        assert!(m.sum(tx, &[]) <= 0.0, "{:?}", series(m, tx));
+        has(m, tx, &[])
+    });
+}
+
+#[test]
 fn the_blocking_call_is_the_last_way_to_a_pcie_rate() {
     let mut machine = Machine::new(1);
     machine.set(|state| {

@@ -111,3 +111,68 @@ fn instances_of_a_gpu_with_mig() {
     assert_eq!(series(&metrics, used).len(), 1);
     assert!(has(&metrics, used, &other));
 }
+
+#[test]
+fn compute_instances_that_share_a_gpu_instance_are_shown_once() {
+    let mut machine = Machine::new(1);
+    machine.set(|state| {
+        let gpu = &mut state["gpus"][0];
+        gpu["values"]["nvmlDeviceGetMigMode"]["current"] = 1.into();
+        gpu["values"]["nvmlDeviceGetMaxMigDeviceCount"] = 7.into();
+        let part = |uuid: &str| {
+            json!({"uuid": uuid, "name": "NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb", "gpm": {"1": 50.0},
+             "values": {"nvmlDeviceGetGpuInstanceId": 2, "nvmlDeviceGetMemoryInfo_v2":
+                {"total": 42_949_672_960_u64, "reserved": 0, "free": 10_737_418_240_u64, "used": 32_212_254_720_u64}}})
+        };
+        gpu["mig"] = json!([part("MIG-a"), part("MIG-b")]);
+    });
+    // Either name lets it through.
+    for visible in ["all", "MIG-a", "MIG-b"] {
+        let child = machine.start_with(
+            "devices = [\"container\"]",
+            &[("NVIDIA_VISIBLE_DEVICES", visible)],
+        );
+        let metrics = child.wait_metrics("profiled", |m| {
+            has(m, "DCGM_FI_PROF_GR_ENGINE_ACTIVE", &[r#"GPU_I_ID="2""#])
+        });
+        for name in ["DCGM_FI_DEV_FB_USED", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"] {
+            let lines = series(&metrics, name);
+            assert_eq!(lines.len(), 1, "{visible}: {lines:?}");
+            assert!(lines[0].contains(r#"GPU_I_PROFILE="3g.40gb",GPU_I_ID="2""#));
+        }
+    }
+}
+
+#[test]
+fn mig_turned_off_and_on_while_it_runs() {
+    let mut machine = Machine::new(1);
+    let (util, used) = ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED");
+    let rates = h100(0)["values"]["nvmlDeviceGetUtilizationRates"].clone();
+    let mig = |machine: &mut Machine, on: bool| {
+        machine.set(|state| {
+            let gpu = &mut state["gpus"][0];
+            gpu["values"]["nvmlDeviceGetMigMode"]["current"] = u8::from(on).into();
+            gpu["values"]["nvmlDeviceGetMaxMigDeviceCount"] = if on { json!(7) } else { json!(null) };
+            gpu["values"]["nvmlDeviceGetUtilizationRates"] =
+                if on { json!(null) } else { rates.clone() };
+            gpu["mig"] = if on {
+                json!([{"uuid": "MIG-a", "name": "NVIDIA H100 80GB HBM3 MIG 3g.40gb",
+                 "values": {"nvmlDeviceGetGpuInstanceId": 2, "nvmlDeviceGetMemoryInfo_v2":
+                    {"total": 42_949_672_960_u64, "reserved": 0, "free": 10_737_418_240_u64, "used": 32_212_254_720_u64}}}])
+            } else {
+                json!([])
+            };
+        });
+    };
+    mig(&mut machine, true);
+    let child = machine.start("");
+    let instance = [r#"GPU_I_ID="2""#];
+    let parts = |m: &Metrics| has(m, used, &instance) && !has(m, util, &[]);
+    let whole = |m: &Metrics| !has(m, used, &instance) && has(m, used, &[]) && has(m, util, &[]);
+    child.wait_metrics("instances", parts);
+    mig(&mut machine, false);
+    child.wait_metrics("the whole", whole);
+    mig(&mut machine, true);
+    let metrics = child.wait_metrics("instances again", parts);
+    assert_eq!(metrics.count("tokenglass_nvml_generation", &[]), 1);
+}

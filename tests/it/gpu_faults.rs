@@ -211,3 +211,102 @@ fn xids_that_cannot_be_waited_for_are_no_reason_to_stop() {
             ) >= 2
     });
 }
+
+#[test]
+fn a_gpu_that_cannot_be_identified_at_first_is_found_later() {
+    let mut machine = Machine::new(3);
+    machine.set(|state| {
+        state["gpus"][1]["errors"] = json!({"nvmlDeviceGetUUID": 999});
+        // That is nothing to wait for.
+        state["gpus"][2]["errors"] = json!({"nvmlDeviceGetUUID": 4});
+    });
+    let child = machine.start("");
+    let (one, other) = (
+        format!("UUID=\"{}\"", uuid(0)),
+        format!("UUID=\"{}\"", uuid(1)),
+    );
+    child.wait_metrics("one", |m| has(m, POWER, &[&one]));
+    machine.set(|state| state["gpus"][1]["errors"] = json!({}));
+    child.wait_metrics("the other", |m| {
+        has(m, POWER, &[&one]) && has(m, POWER, &[&other])
+    });
+    let generation = |m: &Metrics| m.count("tokenglass_nvml_generation", &[]);
+    let now = generation(&child.metrics());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(generation(&child.metrics()), now, "the third is left alone");
+}
+
+#[test]
+fn a_name_of_any_bytes_is_a_name() {
+    let mut machine = Machine::new(1);
+    machine.set(|state| state["gpus"][0]["name"] = json!([72, 49, 255, 48]));
+    let child = machine.start("");
+    child.wait_metrics("up", |m| has(m, POWER, &["modelName=\"H1\u{fffd}0\""]));
+}
+
+#[test]
+fn a_storm_of_xids_is_counted_and_not_logged_line_by_line() {
+    let mut machine = Machine::new(1);
+    let child = machine.start("");
+    let counter = "tokenglass_gpu_xid_errors_total";
+    child.wait_metrics("XIDs are heard", |m| has(m, "DCGM_FI_DEV_XID_ERRORS", &[]));
+    let storm: Vec<_> = (1..=500)
+        .map(|id| json!({"id": id, "gpu": 0, "xid": 31}))
+        .collect();
+    machine.set(|state| state["xids"] = storm.clone().into());
+    child.wait_metrics("all of them", |m| m.count(counter, &[]) == 500);
+    // A second later there is a line again, which says how many there were not.
+    std::thread::sleep(Duration::from_millis(1100));
+    machine.set(|state| {
+        let mut all = storm.clone();
+        all.push(json!({"id": 501, "gpu": 0, "xid": 79}));
+        state["xids"] = all.into();
+    });
+    let (mut lines, mut suppressed) = (0, 0);
+    loop {
+        let line: Value =
+            serde_json::from_str(&child.wait_log("a GPU reports an XID")).expect("a line of JSON");
+        let fields = if line["fields"].is_object() {
+            &line["fields"]
+        } else {
+            &line
+        };
+        lines += 1;
+        suppressed += fields["suppressed"].as_u64().unwrap();
+        if fields["xid"] == 79 {
+            break;
+        }
+    }
+    assert_eq!(lines + suppressed, 501);
+    assert!(lines < 50, "{lines} lines");
+}
+
+#[test]
+fn a_wait_for_xids_that_hangs_is_seen_and_not_waited_for() {
+    let mut machine = Machine::new(1);
+    let child = machine.start("");
+    let traffic = Traffic::through(&child);
+    let (xids, stuck) = ("DCGM_FI_DEV_XID_ERRORS", "tokenglass_nvml_stuck_total");
+    child.wait_metrics("XIDs are heard", |m| has(m, xids, &[]));
+    machine.set(|state| state["delays_ms"]["nvmlEventSetWait_v2"] = 600_000.into());
+    // Not knowing of any is not that there was none.
+    let metrics = child.wait_metrics("deaf", |m| !has(m, xids, &[]));
+    assert!(up(&metrics) && has(&metrics, POWER, &[]));
+    assert_eq!(metrics.count(stuck, &[]), 1);
+    child.wait_log("a wait for XIDs does not come back");
+    // The driver goes, and comes back: the thread that hangs holds up neither.
+    machine.set(|state| errors(state, &json!({"*": 1, "nvmlInit_v2": 9})));
+    child.wait_metrics("unloaded", |m| reason(m) == "driver_not_loaded");
+    machine.set(|state| errors(state, &json!({})));
+    let metrics = child.wait_metrics("up again", |m| up(m) && has(m, POWER, &[]));
+    assert!(!has(&metrics, xids, &[]));
+    // So does the wait, and then they are heard again.
+    machine.set(|state| state["delays_ms"] = json!({}));
+    let metrics = child.wait_metrics("heard again", |m| has(m, xids, &[]));
+    assert_eq!(metrics.count(stuck, &[]), 1);
+    machine.set(|state| state["xids"] = json!([{"id": 1, "gpu": 0, "xid": 79}]));
+    child.wait_metrics("one", |m| {
+        m.count("tokenglass_gpu_xid_errors_total", &[]) == 1
+    });
+    traffic.was_undisturbed();
+}

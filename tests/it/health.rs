@@ -1,5 +1,7 @@
 //! What `/metrics` says of vLLM's health: each family's value, and how soon it is true.
 
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loadtest::sim;
@@ -94,6 +96,33 @@ fn every_family_has_its_value() {
     // Nobody asks /metrics here.
     assert_eq!(metrics.0.matches(r#"endpoint="metrics""#).count(), 0);
     assert!(lines(&metrics, "vllm_unaccounted_tokens_total").is_empty());
+}
+
+#[test]
+fn a_server_that_drops_used_connections_without_a_word_is_up() {
+    let vllm = Vllm::start();
+    vllm.reply(
+        "/health",
+        Reply::Code(Arc::new(|peer| {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            peer.stream.write_all(answer).unwrap();
+            // Gone once the next request has been written.
+            let _ = peer.stream.read(&mut [0; 4096]);
+        })),
+    );
+    let proxy = proxy(&vllm);
+    let metrics = proxy.wait_metrics("some rounds", |m| {
+        m.count("vllm_health_check_latency_seconds_count", &[]) >= 5
+    });
+    assert!(up(&metrics), "{}", metrics.non_zero());
+    assert!(
+        is(
+            &metrics,
+            r#"vllm_probe_request_error_total{error_type="connection_error"} 0"#
+        ),
+        "{}",
+        metrics.non_zero()
+    );
 }
 
 #[test]
@@ -244,7 +273,7 @@ fn an_unhealthy_vllm_is_reachable_and_not_loaded() {
 
 #[test]
 fn a_list_that_is_refused_leaves_the_verdict_to_health() {
-    for status in [401, 403, 404] {
+    for status in [401, 403] {
         let vllm = Vllm::start();
         vllm.set("/v1/models", status, r#"{"error":"Unauthorized"}"#);
         let proxy = proxy(&vllm);
@@ -264,6 +293,33 @@ fn a_list_that_is_refused_leaves_the_verdict_to_health() {
         vllm.set("/health", 503, "");
         proxy.wait_metrics("unhealthy", |m| is(m, "vllm_model_loaded 0"));
     }
+}
+
+#[test]
+fn where_there_is_no_list_no_model_is_loaded() {
+    let vllm = Vllm::start();
+    vllm.set("/v1/models", 404, r#"{"detail":"Not Found"}"#);
+    let proxy = proxy(&vllm);
+    let metrics = proxy.wait_metrics("a round", |m| is(m, "vllm_model_loaded 0"));
+    assert!(is(&metrics, "vllm_service_up 1"));
+    assert!(is(&metrics, "vllm_available_models 0"));
+}
+
+#[test]
+fn models_whose_labels_are_the_same_end_to_end_are_two() {
+    let vllm = Vllm::start();
+    let list =
+        r#"{"data":[{"id":"a","owned_by":"bc","root":"r"},{"id":"ab","owned_by":"c","root":"r"}]}"#;
+    vllm.set("/v1/models", 200, list);
+    let proxy = proxy(&vllm);
+    proxy.wait_metrics("both", |m| lines(m, "vllm_model_info").len() == 2);
+    // And one that goes does not take the other with it.
+    let list = r#"{"data":[{"id":"ab","owned_by":"c","root":"r"}]}"#;
+    vllm.set("/v1/models", 200, list);
+    let line = r#"vllm_model_info{id="ab",owned_by="c",root="r"} 1"#;
+    proxy.wait_metrics("one", |m| {
+        lines(m, "vllm_model_info").len() == 1 && is(m, line)
+    });
 }
 
 #[test]
@@ -335,8 +391,10 @@ fn models_come_and_go() {
         r#"{"data":[{"id":"b","max_model_len":null},{"id":"c","max_model_len":9}]}"#,
     );
     let metrics = proxy.wait_metrics("c", |m| is(m, r#"vllm_max_model_len{id="c"} 9"#));
+    let mut shown = lines(&metrics, "vllm_model_info");
+    shown.sort_unstable();
     assert_eq!(
-        lines(&metrics, "vllm_model_info"),
+        shown,
         [
             r#"vllm_model_info{id="b",owned_by="",root=""} 1"#,
             r#"vllm_model_info{id="c",owned_by="",root=""} 1"#

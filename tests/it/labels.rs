@@ -183,7 +183,7 @@ fn an_odd_name_cannot_break_the_exposition() {
             serde_json::json!(name)
         );
         let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         let answer = head + &body;

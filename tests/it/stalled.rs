@@ -171,7 +171,7 @@ fn a_long_answer_is_no_stall_while_the_engine_works() {
 }
 
 #[test]
-fn counters_that_cannot_be_read_stand_still() {
+fn without_counters_a_stream_that_fell_silent_tells_and_one_that_waits_does_not() {
     let (vllm, engine) = (vllm(), Engine::default());
     vllm.reply("/v1/chat/completions", engine.stream());
     vllm.set("/metrics", 500, "");
@@ -179,11 +179,71 @@ fn counters_that_cannot_be_read_stand_still() {
     let mut client = Peer::connect(proxy.addr());
     client.write(chat("", STREAM));
     client.read_until(b"\r\n\r\n");
+    // It may be queued behind others.
+    never_stalls(&proxy);
+    engine.does(TOKENS);
+    client.read_until(b"Hi");
+    never_stalls(&proxy);
+    engine.does(HANG);
     stalled(&proxy, true);
     let errors = [r#"endpoint="metrics""#];
     let metrics = proxy.metrics();
     assert!(metrics.count("vllm_exporter_scrape_errors_total", &errors) > 0);
     assert!(metrics.sum("vllm_exporter_scrape_duration_seconds", &errors) > 0.0);
+}
+
+#[test]
+fn an_adapter_that_loads_is_no_stall() {
+    let (vllm, engine) = (vllm(), Engine::default());
+    vllm.reply("/v1/load_lora_adapter", engine.body());
+    let proxy = proxy(&vllm, None);
+    stalled(&proxy, false);
+    let mut client = Peer::connect(proxy.addr());
+    client.write("POST /v1/load_lora_adapter HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}");
+    proxy.wait_metrics("in flight", |m| {
+        m.count("vllm_requests_in_flight", &[]) == 1
+    });
+    never_stalls(&proxy);
+    engine.does(END);
+    client.read_until(b"usage");
+}
+
+#[test]
+fn clients_that_give_up_sooner_do_not_hide_a_stall() {
+    let (vllm, engine) = (vllm(), Engine::default());
+    vllm.reply("/v1/chat/completions", engine.stream());
+    let proxy = proxy(&vllm, None);
+    stalled(&proxy, false);
+    let line = "vllm_engine_stalled 1";
+    let until = Instant::now() + Duration::from_secs(20);
+    while !is(&proxy.metrics(), line) {
+        assert!(Instant::now() < until, "never shown");
+        let mut client = Peer::connect(proxy.addr());
+        client.write(chat("", STREAM));
+        client.read_for(AFTER / 2);
+    }
+}
+
+#[test]
+fn a_reading_older_than_the_request_says_nothing() {
+    let (vllm, engine) = (vllm(), Engine::default());
+    vllm.reply("/v1/chat/completions", engine.body());
+    let proxy = Proxy::with(vllm.addr, |config| {
+        polling(config);
+        config.health.stalled_after = AFTER / 2;
+        config.engine.metrics = true;
+        // One reading, and no other.
+        config.engine.interval = Duration::from_secs(600);
+    });
+    stalled(&proxy, false);
+    let mut client = Peer::connect(proxy.addr());
+    client.write(chat("", r#"{"model":"tiny","messages":[]}"#));
+    proxy.wait_metrics("in flight", |m| {
+        m.count("vllm_requests_in_flight", &[]) == 1
+    });
+    never_stalls(&proxy);
+    engine.does(END);
+    client.read_until(b"completion_tokens");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loadtest::sim;
@@ -173,7 +174,7 @@ fn a_stream_in_flight_is_not_unaccounted() {
 }
 
 #[test]
-fn an_abort_costs_what_the_proxy_did_not_see() {
+fn an_abort_of_unknown_count_is_nobody_elses_traffic() {
     let runtime = runtime();
     let behaviour = sim::Behaviour {
         itl_ms: Some(20.0.into()),
@@ -189,16 +190,57 @@ fn an_abort_costs_what_the_proxy_did_not_see() {
     client.read_for(Duration::from_millis(200));
     drop(client);
     proxy.wait_metrics("cancelled", |m| m.outcomes() == (0, 0, 1));
-    // The prompt, whose count was promised for the end.
-    let metrics = proxy.wait_metrics("a lost abort", |m| {
-        m.count("vllm_unaccounted_tokens_total", &[r#"direction="input""#]) > 0
-    });
-    let (input, output) = done(&sim, 0, 1);
-    assert_eq!(
-        metrics.count("vllm_unaccounted_tokens_total", &[r#"direction="input""#]),
-        input
+    // Its usage was promised for the end.
+    let reopened = |proxy: &Proxy, count: u64| {
+        proxy.wait_metrics("the books anew", |m| {
+            m.count("tokenglass_unaccounted_reopened_total", &[]) == count
+        });
+    };
+    reopened(&proxy, 2);
+    stays(&proxy, (0, 0));
+    done(&sim, 0, 1);
+    ask(sim.addr(), &[PLAIN], 1);
+    let bypassed = done(&sim, 1, 1);
+    becomes(&proxy, bypassed);
+    reopened(&proxy, 2);
+}
+
+#[test]
+fn an_answer_without_usage_is_nobody_elses_traffic() {
+    let vllm = Arc::new(Vllm::start());
+    let counters = |vllm: &Vllm, prompt: u64| {
+        let text = format!("vllm:prompt_tokens_total {prompt}\nvllm:generation_tokens_total 100\n");
+        vllm.set("/metrics", 200, &text);
+    };
+    counters(&vllm, 100);
+    let engine = Arc::clone(&vllm);
+    vllm.reply(
+        "/pooling",
+        Reply::Code(Arc::new(move |peer: &mut Peer| {
+            counters(&engine, 150);
+            std::thread::sleep(INTERVAL);
+            peer.write("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"data\":[]}");
+        })),
     );
-    assert!(unaccounted(&proxy).1 <= output);
+    vllm.set("/score", 400, r#"{"error":"no"}"#);
+    let proxy = proxy(vllm.addr);
+    let post = |path: &str, status: u16| {
+        let mut client = TcpStream::connect(proxy.addr()).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}");
+        client.write_all(head.as_bytes()).unwrap();
+        assert_eq!(read_message(&mut client).status, status);
+    };
+    post("/pooling", 200);
+    let reopened =
+        |m: &crate::support::Metrics| m.count("tokenglass_unaccounted_reopened_total", &[]);
+    proxy.wait_metrics("the books anew", |m| reopened(m) == 2);
+    stays(&proxy, (0, 0));
+    counters(&vllm, 153);
+    becomes(&proxy, (3, 0));
+    // What was refused has cost the engine nothing.
+    post("/score", 400);
+    stays(&proxy, (3, 0));
+    assert_eq!(reopened(&proxy.metrics()), 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@ struct Fake {
     faults: Vec<(Call, Fault)>,
     counters: Counters,
     gpm: Option<(f64, f64)>,
+    mig: f64,
 }
 
 impl Source for Fake {
@@ -20,6 +21,7 @@ impl Source for Fake {
         }
         Ok(match call {
             Call::Power => Answer::of(Field::Power, 1.0),
+            Call::MigMode => Answer::of(Field::MigMode, self.mig),
             Call::PowerLimit => Answer::of(Field::PowerLimit, 2.0),
             Call::Fields => Answer {
                 values: Vec::new(),
@@ -45,7 +47,7 @@ impl Source for Fake {
     }
 
     fn processes(&mut self, _gpu: u32) -> Result<Vec<(u32, u64)>, Fault> {
-        Ok(vec![(1, 2)])
+        Ok(vec![(1, 2), (3, 4), (1, 5)])
     }
 }
 
@@ -151,4 +153,40 @@ fn the_call_that_blocks_is_the_last_resort() {
         rate(&read(&mut gpu(), &mut source, start).unwrap()),
         (Some(7.0), Some(8.0))
     );
+}
+
+#[test]
+fn a_process_that_is_listed_twice_has_the_sum() {
+    let plan = Plan {
+        processes: true,
+        ..PLAN
+    };
+    let reading = gpu()
+        .read(&mut Fake::default(), plan, Instant::now(), &mut |_, _| {})
+        .unwrap();
+    assert_eq!(reading.processes, [(1, 7), (3, 4)]);
+}
+
+#[test]
+fn with_mig_turned_off_everything_is_asked_again() {
+    let mut source = Fake {
+        faults: vec![
+            (Call::Utilization, Fault::NotSupported),
+            (Call::PowerLimit, Fault::NotSupported),
+        ],
+        mig: 1.0,
+        ..Fake::default()
+    };
+    let (mut gpu, now) = (gpu(), Instant::now());
+    for _ in 0..2 {
+        read(&mut gpu, &mut source, now).unwrap();
+    }
+    assert!(!source.asked.contains(&Call::Utilization));
+    source.mig = 0.0;
+    read(&mut gpu, &mut source, now).unwrap();
+    assert!(source.asked.contains(&Call::PowerLimit));
+    read(&mut gpu, &mut source, now).unwrap();
+    assert!(source.asked.contains(&Call::Utilization));
+    read(&mut gpu, &mut source, now).unwrap();
+    assert!(!source.asked.contains(&Call::Utilization), "and once only");
 }

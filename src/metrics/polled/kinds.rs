@@ -41,7 +41,7 @@ crate::outcome::labels!(ProbeFailure {
 pub enum Listing<'a> {
     /// They are these.
     Models(&'a [Model]),
-    /// The list is not ours to see, or there is none (401, 403, 404).
+    /// The list is not ours to see (401, 403).
     Withheld,
     /// There should be one, and was not.
     Failed,

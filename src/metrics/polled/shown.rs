@@ -69,7 +69,7 @@ impl Polled {
         }
         let family = &self.families.version;
         if let Some(old) = &state.version {
-            drop_child(family, &self.values(upstream, &[old]));
+            family.remove_label_values(&self.values(upstream, &[old]));
         }
         if let Some(new) = version {
             let values = self.values(upstream, &[new]);
@@ -102,8 +102,11 @@ impl Polled {
         self.overflow.with_label_values(&["model"]).inc_by(left_out);
         let families = &self.families;
         for gone in state.models.iter().filter(|old| !shown.contains(old)) {
-            drop_child(&families.info, &self.info(upstream, gone));
-            drop_child(&families.length, &self.values(upstream, &[&gone.id]));
+            families
+                .info
+                .remove_label_values(&self.info(upstream, gone));
+            let length = self.values(upstream, &[&gone.id]);
+            families.length.remove_label_values(&length);
         }
         for model in &shown {
             let info = self.info(upstream, model);

@@ -27,10 +27,21 @@ fn all_fields() {
         include_usage: true,
         continuous_usage: true,
         echo: true,
+        searches: false,
+        background: false,
         chat: true,
         replay: false,
     };
     assert_eq!(facts, want);
+}
+
+#[test]
+fn what_usage_will_not_tell() {
+    assert!(chat(r#"{"use_beam_search":true}"#).searches);
+    assert!(chat(r#"{"n":2,"best_of":3}"#).searches);
+    assert!(!chat(r#"{"n":2,"best_of":2}"#).searches);
+    assert!(!chat(r#"{"best_of":1,"use_beam_search":false}"#).searches);
+    assert!(chat(r#"{"background":true}"#).background);
 }
 
 #[test]

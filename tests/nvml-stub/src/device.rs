@@ -147,8 +147,16 @@ unsafe extern "C" fn nvmlDeviceGetUUID(device: Raw, out: *mut c_char, size: c_ui
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlDeviceGetName(device: Raw, out: *mut c_char, size: c_uint) -> Code {
     code(Call::of("nvmlDeviceGetName", device).and_then(|call| {
+        let name = match &call.object()["name"] {
+            // Bytes, for one that is not UTF-8.
+            Value::Array(bytes) => bytes
+                .iter()
+                .map(|byte| byte.as_u64().unwrap_or(0) as u8)
+                .collect(),
+            name => name.as_str().ok_or(NOT_SUPPORTED)?.as_bytes().to_vec(),
+        };
         // SAFETY: the caller's buffer and its size.
-        unsafe { text(out, size, call.object()["name"].as_str()) }
+        unsafe { text(out, size, Some(name)) }
     }))
 }
 

@@ -9,8 +9,13 @@ use crate::{Code, NOT_FOUND, NOT_SUPPORTED, TOO_SMALL, code};
 ///
 /// # Safety
 /// `out` has room for `size` bytes.
-pub(crate) unsafe fn text(out: *mut c_char, size: c_uint, text: Option<&str>) -> Result<(), Code> {
+pub(crate) unsafe fn text(
+    out: *mut c_char,
+    size: c_uint,
+    text: Option<impl AsRef<[u8]>>,
+) -> Result<(), Code> {
     let text = text.ok_or(NOT_SUPPORTED)?;
+    let text = text.as_ref();
     if text.len() >= size as usize {
         return Err(TOO_SMALL);
     }
