@@ -5,6 +5,7 @@
 # it is large. DIR is ${TGTEST_CACHE:-~/.cache/tokenglass}/peers unless given.
 # What cannot be had is skipped with a line, and so does `compare`. A second run changes nothing and needs no network.
 set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
 LITELLM=
 if [ "${1:-}" = --litellm ]; then
   LITELLM=litellm
@@ -14,29 +15,12 @@ DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/peers}
 # The mirror that this Debian uses itself.
 # shellcheck disable=SC2016 # the field is apt's to expand
 MIRROR=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 1p || true)}
-KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$DIR"
 DIR=$(cd "$DIR" && pwd)
 
-# Packages with what they need, unpacked into DIR/NAME/root, by an apt that knows neither the system's lists nor its state:
-# libraries come along, but for the C library, which must fit the loader.
-unpack() {
-  local name=$1 suite=$2 state=$DIR/$1/apt
-  shift 2
-  [ -f "$DIR/$name/installed" ] && return
-  [ -n "$MIRROR" ] || { echo 'no mirror of Debian known: set DEBIAN_MIRROR' >&2; return 1; }
-  rm -rf "${DIR:?}/$name"
-  mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/debs"
-  : >"$state/status"
-  echo "deb [signed-by=$KEYS] $MIRROR $suite main" >"$state/sources.list"
-  local options=(-qq -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state/cache" -o "Dir::Etc::sourcelist=$state/sources.list"
-    -o Dir::Etc::sourceparts=/nonexistent -o "Dir::State::status=$state/status" -o APT::Sandbox::User=root)
-  apt-get "${options[@]}" update
-  (cd "$state/debs" && apt-get "${options[@]}" download "$@")
-  for package in "$state"/debs/*.deb; do dpkg-deb -x "$package" "$DIR/$name/root"; done
-  rm -rf "$state"
-  touch "$DIR/$name/installed"
-}
+# Libraries are named beside the programs, all but the C library, which must fit the loader.
+# shellcheck source=tests/unpack-deb.sh
+source "$HERE/../../tests/unpack-deb.sh"
 
 # A Python package with its programs.
 pip_install() {

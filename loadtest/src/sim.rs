@@ -9,7 +9,7 @@ mod bodies;
 mod counters;
 mod dist;
 mod fault;
-mod frames;
+pub(crate) mod frames;
 mod head;
 mod job;
 mod output;

@@ -1,5 +1,4 @@
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -29,26 +28,10 @@ fn config(queue: usize) -> config::Tokens {
 
 fn record(output: &str) -> Record {
     Record {
-        tenants: crate::tenants::TenantValues::new(),
-        endpoint: Endpoint::ChatCompletions,
         stream: true,
-        outcome: Outcome::Success,
         served_model: Some("tiny".into()),
-        requested_model: None,
-        duration: Duration::ZERO,
-        ttft: None,
-        first_answer: None,
-        tpot: None,
-        longest_stall: None,
-        input_tokens: None,
-        output_tokens: None,
-        cached_tokens: None,
-        reasoning_tokens: None,
-        finish_reasons: smallvec![],
-        queue: None,
-        engine_ttft: None,
         text: Some(text(output)),
-        faults: 0,
+        ..Record::bare(Endpoint::ChatCompletions, Outcome::Success)
     }
 }
 

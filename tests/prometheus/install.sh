@@ -4,33 +4,18 @@
 # unpacked and nothing of the system changed. DIR is ${TGTEST_CACHE:-~/.cache/tokenglass}/prometheus unless given.
 # A second run changes nothing and needs no network.
 set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd)
 DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/prometheus}
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$DIR"
 DIR=$(cd "$DIR" && pwd)
 
-# Packages of one suite, unpacked into DIR/NAME/root, by an apt that knows neither the system's lists nor its state.
-unpack() {
-  local name=$1 suite=$2 state=$DIR/$1/apt
-  shift 2
-  [ -f "$DIR/$name/installed" ] && return
-  rm -rf "${DIR:?}/$name"
-  mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/debs"
-  : >"$state/status"
-  echo "deb [signed-by=$KEYS] $MIRROR $suite main" >"$state/sources.list"
-  local options=(-qq -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state/cache" -o "Dir::Etc::sourcelist=$state/sources.list"
-    -o Dir::Etc::sourceparts=/nonexistent -o "Dir::State::status=$state/status" -o APT::Sandbox::User=root)
-  apt-get "${options[@]}" update
-  (cd "$state/debs" && apt-get "${options[@]}" download "$@")
-  for package in "$state"/debs/*.deb; do dpkg-deb -x "$package" "$DIR/$name/root"; done
-  rm -rf "$state"
-  ln -sfn root/usr/bin "$DIR/$name/bin"
-  "$DIR/$name/bin/prometheus" --version >/dev/null 2>&1
-  "$DIR/$name/bin/promtool" --version >/dev/null 2>&1
-  touch "$DIR/$name/installed"
-}
-
+# shellcheck source=tests/unpack-deb.sh
+source "$HERE/../unpack-deb.sh"
 unpack new forky prometheus promtool
 unpack old bookworm prometheus
-for name in new old; do "$DIR/$name/bin/prometheus" --version 2>&1 | sed -n 1p; done
+for name in new old; do
+  # What does not run is not installed.
+  "$DIR/$name/bin/promtool" --version >/dev/null 2>&1 && "$DIR/$name/bin/prometheus" --version 2>&1 | sed -n 1p ||
+    { rm -f "$DIR/$name/installed"; echo "Prometheus ($name) does not run here" >&2; exit 1; }
+done

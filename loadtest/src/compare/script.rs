@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use crate::sim::frames::WORDS;
+
 /// The digits of a send time in nanoseconds, that a paced frame carries in its id.
 pub(crate) const STAMP: usize = 19;
 
@@ -11,26 +13,6 @@ pub(crate) const STAMP: usize = 19;
 pub(crate) const BEFORE_STAMP: &[u8] = br#"data: {"id":"chatcmpl-"#;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ndate: Tue, 24 Nov 2026 12:00:00 GMT\r\nserver: uvicorn\r\n";
-
-/// The words are sixteen, of different lengths, some beyond ASCII and some escaped, as text is.
-const WORDS: [&str; 16] = [
-    "The",
-    " quick",
-    " na\u{ef}ve",
-    " \\\"fox\\\"",
-    " jumps",
-    ",",
-    " over",
-    "\\n",
-    " \u{65e5}\u{672c}",
-    " lazy",
-    " dog",
-    ".",
-    " \u{1f600}",
-    " data",
-    ":",
-    " [DONE]",
-];
 
 /// An answer.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::job::Job;
 pub(crate) const FINGERPRINT: &str = "vllm-0.32.0-d3dc4c8d";
 
 /// Tokens, escaped for JSON: with escapes and with more than ASCII, because that is where splits go wrong.
-const WORDS: [&str; 16] = [
+pub(crate) const WORDS: [&str; 16] = [
     "The",
     " quick",
     " na\u{ef}ve",

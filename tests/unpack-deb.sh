@@ -1,0 +1,23 @@
+# Sourced by scripts that need Debian's programs and are not to change the system; DIR and MIRROR are theirs.
+# unpack NAME SUITE PACKAGE...: packages of one suite, unpacked into DIR/NAME/root, by an apt that knows neither the system's
+# lists nor its state. Only once: then there is DIR/NAME/installed.
+# shellcheck shell=bash
+unpack() {
+  local name=$1 suite=$2 state=$DIR/$1/apt
+  local keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  shift 2
+  [ -f "$DIR/$name/installed" ] && return
+  [ -n "$MIRROR" ] || { echo 'no mirror of Debian known: set DEBIAN_MIRROR' >&2; return 1; }
+  rm -rf "${DIR:?}/$name"
+  mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/debs"
+  : >"$state/status"
+  echo "deb [signed-by=$keys] $MIRROR $suite main" >"$state/sources.list"
+  local options=(-qq -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state/cache" -o "Dir::Etc::sourcelist=$state/sources.list"
+    -o Dir::Etc::sourceparts=/nonexistent -o "Dir::State::status=$state/status" -o APT::Sandbox::User=root)
+  apt-get "${options[@]}" update
+  (cd "$state/debs" && apt-get "${options[@]}" download "$@")
+  for package in "$state"/debs/*.deb; do dpkg-deb -x "$package" "$DIR/$name/root"; done
+  rm -rf "$state"
+  ln -sfn root/usr/bin "$DIR/$name/bin"
+  touch "$DIR/$name/installed"
+}
