@@ -9,9 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Up to here a copy and send(2) are cheaper than writev(2) of a chunk's size, data and line end. An event of one token is
-/// about a quarter of it.
-const SMALL: usize = 1024;
+use crate::gather::{Small, gather};
 
 /// A socket.
 #[derive(Debug)]
@@ -72,20 +70,6 @@ fn has_hung_up(_: &TcpStream) -> bool {
     false
 }
 
-/// Several pieces as one, if they are small together.
-fn gather<'a>(bufs: &[IoSlice<'_>], small: &'a mut [u8; SMALL]) -> Option<&'a [u8]> {
-    if bufs.len() < 2 {
-        return None;
-    }
-    let mut length = 0;
-    for buf in bufs {
-        let end = length + buf.len();
-        small.get_mut(length..end)?.copy_from_slice(buf);
-        length = end;
-    }
-    small.get(..length)
-}
-
 impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -129,13 +113,10 @@ impl AsyncWrite for Transport {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain { io, .. } => {
-                let mut small = [0; SMALL];
-                match gather(bufs, &mut small) {
-                    Some(whole) => Pin::new(io).poll_write(cx, whole),
-                    None => Pin::new(io).poll_write_vectored(cx, bufs),
-                }
-            }
+            Self::Plain { io, .. } => match gather(bufs, &mut Small::new()) {
+                Some(whole) => Pin::new(io).poll_write(cx, whole),
+                None => Pin::new(io).poll_write_vectored(cx, bufs),
+            },
             Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
@@ -152,23 +133,5 @@ impl AsyncWrite for Transport {
             Self::Plain { io, .. } => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_pieces_become_one_and_others_stay() {
-        let mut small = [0; SMALL];
-        let bufs = [b"2\r\n", &b"ab"[..], b"", b"\r\n"].map(IoSlice::new);
-        assert_eq!(gather(&bufs, &mut small), Some(&b"2\r\nab\r\n"[..]));
-        assert_eq!(gather(&[IoSlice::new(b"one")], &mut small), None);
-        let (fits, long) = ([0; SMALL - 1], [0; SMALL]);
-        let one = IoSlice::new(b"x");
-        assert!(gather(&[one, IoSlice::new(&fits)], &mut small).is_some());
-        let one = IoSlice::new(b"x");
-        assert!(gather(&[one, IoSlice::new(&long)], &mut small).is_none());
     }
 }

@@ -102,8 +102,14 @@ fn check_host(head: &mut request::Parts) -> Result<(), Reply> {
 
 /// Loosely: nothing in it that could end the name in another parser.
 fn is_host(host: &[u8]) -> bool {
-    host.iter()
-        .all(|b| b.is_ascii_graphic() && !b"/\\?#@,\"<>".contains(b))
+    // (A search of a list of them takes longer for one short name than the rest of the guard.)
+    host.iter().all(|b| {
+        b.is_ascii_graphic()
+            && !matches!(
+                b,
+                b'/' | b'\\' | b'?' | b'#' | b'@' | b',' | b'"' | b'<' | b'>'
+            )
+    })
 }
 
 fn names_h2c(protocols: &[u8]) -> bool {

@@ -1,6 +1,7 @@
 //! How long a response's body is (RFC 9112 §6.3), and whether its connection can serve another request.
 
 use http::{Method, StatusCode, Version};
+use smallvec::SmallVec;
 
 use crate::hop_by_hop::ConnectionTokens;
 
@@ -22,8 +23,8 @@ pub(super) enum Framing {
 /// The raw headers that decide.
 #[derive(Debug, Default)]
 pub(super) struct FramingHeaders<'a> {
-    pub(super) transfer_encoding: Vec<&'a [u8]>,
-    pub(super) content_length: Vec<&'a [u8]>,
+    pub(super) transfer_encoding: SmallVec<[&'a [u8]; 2]>,
+    pub(super) content_length: SmallVec<[&'a [u8]; 2]>,
 }
 
 impl Framing {

@@ -25,12 +25,13 @@ impl Pool {
     /// A connection that is young enough and still open.
     pub(super) fn take(&mut self, now: Instant) -> Option<Stream> {
         while let Some((mut stream, since)) = self.idle.pop_back() {
-            if now.saturating_duration_since(since) >= self.timeout {
+            let idle = now.saturating_duration_since(since);
+            if idle >= self.timeout {
                 // All others are older.
                 self.idle.clear();
                 return None;
             }
-            if stream.is_quiet() {
+            if stream.is_quiet(idle) {
                 stream.mark_reused();
                 return Some(stream);
             }

@@ -4,13 +4,18 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::ConnectionGuard;
+use crate::gather::{Small, gather};
+
+/// Idle for so short a time a connection counts as just used.
+const FRESH: Duration = Duration::from_millis(1);
 
 /// An open connection.
 #[derive(Debug)]
@@ -48,22 +53,33 @@ impl Stream {
 
     /// An idle connection is alive if it has nothing to say: data out of turn is as bad as an end.
     ///
-    /// Asks the kernel, not tokio: what tokio knows is as old as its last look at all sockets, and in a task that has used
-    /// up its budget it says "nothing" whatever there is.
-    pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
+    /// After `idle` the kernel is asked: what tokio knows is as old as this worker's last look at all sockets. A connection
+    /// that has idled for less than [`FRESH`] is no older than a look or two, and is believed what tokio knows (by way of
+    /// `try_io`: a poll in a task that has used up its budget would say "nothing" whatever there is). That spares a busy
+    /// proxy one system call of five a request.
+    pub(super) fn is_quiet(&self, idle: Duration) -> bool {
         let socket = match &self.io {
             Io::Tcp(io) => SockRef::from(io),
             Io::Unix(io) => SockRef::from(io),
             Io::Tls(io) => SockRef::from(io.get_ref().0),
         };
-        matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let peek = || socket.peek(&mut [MaybeUninit::uninit()]);
+        let peeked = if idle >= FRESH {
+            peek()
+        } else {
+            match &self.io {
+                Io::Tcp(io) => io.try_io(Interest::READABLE, peek),
+                Io::Unix(io) => io.try_io(Interest::READABLE, peek),
+                Io::Tls(io) => io.get_ref().0.try_io(Interest::READABLE, peek),
+            }
+        };
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 macro_rules! each {
-    ($self:ident, $io:ident => $call:expr) => {
-        match &mut $self.get_mut().io {
+    ($stream:expr, $io:ident => $call:expr) => {
+        match &mut $stream.io {
             Io::Tcp($io) => $call,
             Io::Unix($io) => $call,
             Io::Tls($io) => $call,
@@ -77,7 +93,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
+        each!(self.get_mut(), io => Pin::new(io).poll_read(cx, buf))
     }
 }
 
@@ -87,7 +103,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write(cx, buf))
+        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -95,7 +111,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let this = self.get_mut();
+        if let Io::Tcp(io) = &mut this.io
+            && let Some(whole) = gather(bufs, &mut Small::new())
+        {
+            return Pin::new(io).poll_write(cx, whole);
+        }
+        each!(this, io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -103,11 +125,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_flush(cx))
+        each!(self.get_mut(), io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_shutdown(cx))
+        each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
     }
 }
 
