@@ -51,6 +51,9 @@ pub(crate) struct Row {
     pub(crate) rounds: Vec<Option<Sample>>,
 }
 
+/// Of fewer streams the memory is less than what a process's own varies by.
+const ENOUGH: usize = 100;
+
 // === impl Outcome ===
 
 impl Outcome {
@@ -142,7 +145,7 @@ impl Row {
             kib_per_stream: of(&|s| {
                 let grown = s.pss_loaded_kib as f64 - s.pss_idle_kib as f64;
                 // What scrapes took and gave back is used again, so that the rest would say nothing.
-                let measured = held && is_proxy && s.open > 0 && s.scrape.is_none();
+                let measured = held && is_proxy && s.open >= ENOUGH && s.scrape.is_none();
                 measured.then(|| grown / s.open as f64)
             }),
             rss_mib: [0, 1].map(|at| {
