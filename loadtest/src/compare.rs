@@ -6,6 +6,8 @@
 
 mod check;
 mod client;
+mod goals;
+mod grid;
 mod launch;
 mod machine;
 mod measure;
@@ -15,6 +17,7 @@ mod process;
 mod relay;
 mod report;
 mod scenario;
+mod scrape;
 mod script;
 mod table;
 
@@ -27,7 +30,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-pub use origin::{Origin, Pace};
+pub use origin::{Common, Origin, Pace};
 pub use peers::Peer;
 pub use relay::relay;
 pub use report::Report;
@@ -44,7 +47,7 @@ use scenario::Scenario;
 pub struct Plan {
     /// How often each is measured.
     pub rounds: usize,
-    /// Names of scenarios; none is all.
+    /// Names of scenarios; none is all but those that only come when asked for.
     pub scenarios: Vec<String>,
     /// Contestants; none is all but those that only come when asked for.
     pub peers: Vec<Peer>,
@@ -70,12 +73,12 @@ struct Scratch(PathBuf);
 // === impl Plan ===
 
 impl Plan {
-    /// The names of all scenarios with what they are.
+    /// The names of all scenarios with what they are, and whether they only come when asked for.
     #[must_use]
-    pub fn scenarios() -> Vec<(&'static str, &'static str)> {
+    pub fn scenarios() -> Vec<(&'static str, &'static str, bool)> {
         let all = Scenario::all(false);
         all.iter()
-            .map(|scenario| (scenario.name, scenario.about))
+            .map(|scenario| (scenario.name, scenario.about, scenario.asked))
             .collect()
     }
 
@@ -87,7 +90,7 @@ impl Plan {
         let mut scenarios = Scenario::all(self.quick);
         let names: Vec<&str> = Self::scenarios()
             .into_iter()
-            .map(|(name, _)| name)
+            .map(|(name, ..)| name)
             .collect();
         if let Some(unknown) = self
             .scenarios
@@ -97,7 +100,8 @@ impl Plan {
             anyhow::bail!("no scenario `{unknown}`: there are {}", names.join(", "));
         }
         scenarios.retain(|s| {
-            self.scenarios.is_empty() || self.scenarios.iter().any(|name| name == s.name)
+            let named = self.scenarios.iter().any(|name| name == s.name);
+            named || self.scenarios.is_empty() && !s.asked
         });
         let scratch = Scratch::new()?;
         let places = Places {
@@ -126,7 +130,7 @@ impl Plan {
     fn contestants(&self, places: &Places, progress: &mut impl FnMut(&str)) -> Vec<Peer> {
         let mut peers = self.peers.clone();
         if peers.is_empty() {
-            peers.extend(Peer::ALL.into_iter().filter(|peer| *peer != Peer::Litellm));
+            peers.extend(Peer::ALL.into_iter().filter(|peer| !peer.asked()));
         }
         // Without it there would be nothing to subtract.
         peers.push(Peer::Direct);
@@ -150,7 +154,10 @@ impl Plan {
         places: &Places,
         progress: &mut impl FnMut(&str),
     ) -> anyhow::Result<Outcome> {
-        let origin = OriginProcess::start(scenario, workers)?;
+        // Further models are further work for whoever asks for the list, so only where they are used.
+        let scraped = peers.contains(&Peer::TokenglassScraped);
+        let models = if scraped { scrape::MODELS } else { 0 };
+        let origin = OriginProcess::start(scenario, workers, models)?;
         let mut samples: Vec<Vec<Result<Sample, String>>> = vec![Vec::new(); peers.len()];
         for round in 0..self.rounds {
             for turn in 0..peers.len() {
@@ -224,7 +231,7 @@ impl Drop for Scratch {
 // === impl OriginProcess ===
 
 impl OriginProcess {
-    fn start(scenario: &Scenario, workers: usize) -> anyhow::Result<Self> {
+    fn start(scenario: &Scenario, workers: usize, models: usize) -> anyhow::Result<Self> {
         let us = |duration: Duration| duration.as_micros().to_string();
         let mut command = Command::new(std::env::current_exe()?);
         command.args([
@@ -235,7 +242,14 @@ impl OriginProcess {
             &us(scenario.gap),
         ]);
         command.args(scenario.eager.then_some("--eager"));
-        command.args(["--threads", &workers.to_string()]);
+        command.args([
+            "--threads",
+            &workers.to_string(),
+            "--streams",
+            &scenario.connections.to_string(),
+            "--models",
+            &models.to_string(),
+        ]);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

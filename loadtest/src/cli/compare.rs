@@ -3,10 +3,11 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use loadtest::compare::{Origin, Pace, Peer, Plan};
+use loadtest::compare::{Common, Origin, Pace, Peer, Plan};
 
 use crate::runtime;
 
@@ -16,10 +17,10 @@ pub(crate) struct Args {
     /// How often each is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only these scenarios.
+    /// Only these scenarios. streams-… come only when asked for.
     #[arg(long = "scenario", value_name = "NAME", num_args = 1..)]
     scenarios: Vec<String>,
-    /// Only these contestants, and direct. litellm comes only when asked for.
+    /// Only these contestants, and direct. litellm and tokenglass-scraped come only when asked for.
     #[arg(long = "peer", value_name = "NAME", num_args = 1..)]
     peers: Vec<Peer>,
     /// Workers of each; twice for both numbers, one after the other.
@@ -53,6 +54,10 @@ pub(crate) struct OriginArgs {
     eager: bool,
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
+    #[arg(long, default_value_t = 0)]
+    models: usize,
 }
 
 /// The options of `loadtest relay`.
@@ -67,8 +72,9 @@ pub(crate) struct RelayArgs {
 /// Measures and prints.
 pub(crate) fn compare(args: &Args) -> anyhow::Result<()> {
     if args.list {
-        for (name, about) in Plan::scenarios() {
-            println!("{name:<12} {about}");
+        for (name, about, asked) in Plan::scenarios() {
+            let when = if asked { " (only when asked for)" } else { "" };
+            println!("{name:<12} {about}{when}");
         }
         return Ok(());
     }
@@ -107,18 +113,20 @@ pub(crate) fn compare(args: &Args) -> anyhow::Result<()> {
 
 /// Says where it listens, and ends when its standard input does.
 pub(crate) fn origin(args: &OriginArgs) -> anyhow::Result<()> {
-    let pace = Pace {
+    let common = Common::new(Pace {
         first: Duration::from_micros(args.first_us),
         gap: Duration::from_micros(args.gap_us),
         eager: args.eager,
-    };
+        streams: args.streams,
+        models: args.models,
+    });
     let (say, addr) = std::sync::mpsc::channel();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let serve = move |listen: SocketAddr| -> anyhow::Result<()> {
-        let say = say.clone();
+        let (say, common) = (say.clone(), Arc::clone(&common));
         std::thread::Builder::new().spawn(move || -> anyhow::Result<()> {
             runtime()?.block_on(async {
-                let origin = Origin::bind(listen, true, pace)?;
+                let origin = Origin::bind(listen, true, common)?;
                 say.send(origin.addr())?;
                 origin.serve().await;
                 Ok(())

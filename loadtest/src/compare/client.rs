@@ -32,7 +32,7 @@ pub(crate) struct Tally {
     pub(crate) stop: Cell<bool>,
     /// Times are kept only in the window.
     pub(crate) keep: Cell<bool>,
-    /// From a request to its first frame, µs.
+    /// From a request to its first frame, µs. Not at a pace.
     pub(crate) ttft: RefCell<Vec<f32>>,
     /// From a frame's leaving the origin to its arrival, µs.
     pub(crate) delay: RefCell<Vec<f32>>,
@@ -74,6 +74,11 @@ impl Load {
             connections,
             tasks,
         }
+    }
+
+    /// Has something done beside them, until the end.
+    pub(crate) fn beside(&self, work: impl Future<Output = ()> + 'static) {
+        self.connections.spawn_local(work);
     }
 
     /// Lets the connections work until `until` is true, or so long.
@@ -254,7 +259,8 @@ impl Answer<'_> {
             .set(tally.frames.get() + (check.frames - before) as u64);
         if check.began() && !began {
             tally.open.set(tally.open.get() + 1);
-            if keep {
+            // At a pace it is the origin's: a stream waits for its phase.
+            if keep && !self.paced {
                 let ttft = self.sent.elapsed().as_secs_f32() * 1e6;
                 tally.ttft.borrow_mut().push(ttft);
             }

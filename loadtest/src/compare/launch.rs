@@ -19,6 +19,8 @@ use super::scenario::KEY;
 pub(crate) struct Running {
     child: Child,
     pub(crate) addr: SocketAddr,
+    /// Where it has its metrics, if it has any.
+    pub(crate) admin: SocketAddr,
     log: PathBuf,
     name: &'static str,
 }
@@ -75,7 +77,7 @@ impl Peer {
                     &origin.to_string(),
                 ]);
             }
-            Self::Tokenglass | Self::TokenglassBlind => {
+            Self::Tokenglass | Self::TokenglassBlind | Self::TokenglassScraped => {
                 command.args([
                     "--listen",
                     &addr.to_string(),
@@ -87,10 +89,10 @@ impl Peer {
                 command
                     .env("TOKENGLASS_SERVER__WORKERS", count)
                     .env("TOKENGLASS_GPU__MODE", "off");
-                let observe = if self == Self::Tokenglass {
-                    "true"
-                } else {
+                let observe = if self == Self::TokenglassBlind {
                     "false"
+                } else {
+                    "true"
                 };
                 command.env("TOKENGLASS_OBSERVE__ENABLED", observe);
             }
@@ -179,6 +181,7 @@ impl Peer {
         let mut running = Running {
             child,
             addr,
+            admin,
             log,
             name: self.title(),
         };

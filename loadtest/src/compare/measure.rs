@@ -10,6 +10,7 @@ use super::client::{Load, Tally};
 use super::peers::{Peer, Places};
 use super::process::{Cpu, Memory, Tree};
 use super::scenario::Scenario;
+use super::scrape::{self, Scrape, Scraper};
 
 /// How long the parts take.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Sample {
     pub(crate) open: usize,
     pub(crate) lost: u64,
     pub(crate) altered: u64,
+    /// If it was scraped.
+    pub(crate) scrape: Option<Scrape>,
     pub(crate) trouble: Option<String>,
 }
 
@@ -78,15 +81,22 @@ impl Contest<'_> {
             peer => Some(peer.start(self.places, origin, self.workers)?),
         };
         let (mut at_start, mut idle) = (Memory::default(), Memory::default());
+        let mut scraper = None;
         if let Some(running) = &mut running {
             at_start = settled(running.tree(), times.settle).await;
             running.wait_until_it_answers()?;
+            if self.peer == Peer::TokenglassScraped {
+                scraper = Some(Scraper::prepare(running.addr, running.admin).await?);
+            }
             idle = settled(running.tree(), times.settle).await;
         }
         let load = Load::start(
             scenario,
             running.as_ref().map_or(origin, |running| running.addr),
         );
+        if let Some(scraper) = &scraper {
+            load.beside(Rc::clone(scraper).run(Rc::clone(&load.tally)));
+        }
         if scenario.held {
             let all = scenario.connections;
             if !load.work(OPENING, |tally| tally.open.get() >= all).await {
@@ -104,7 +114,12 @@ impl Contest<'_> {
         };
         let (before, start, counts) = (cpu(), Instant::now(), counts(&load.tally));
         load.tally.keep.set(true);
-        load.work(times.window, |_| false).await;
+        let mut window = scenario.window(times.window);
+        if scraper.is_some() {
+            // At least one is in it.
+            window = window.max(scrape::EVERY * 2);
+        }
+        load.work(window, |_| false).await;
         load.tally.keep.set(false);
         let (seconds, after) = (start.elapsed().as_secs_f64(), cpu());
         let now = self::counts(&load.tally);
@@ -120,6 +135,11 @@ impl Contest<'_> {
         }
         let tally = load.end();
         let trouble = tally.trouble.take();
+        // The streams are gone, what is known of them is not.
+        let scrape = match &scraper {
+            Some(scraper) => Some(scraper.seen().await?),
+            None => None,
+        };
         Ok(Sample {
             seconds,
             frames: now.0 - counts.0,
@@ -136,6 +156,7 @@ impl Contest<'_> {
             open,
             lost: tally.lost.get(),
             altered: tally.altered.get(),
+            scrape,
             trouble,
         })
     }

@@ -15,6 +15,8 @@ pub enum Peer {
     Tokenglass,
     /// Forwarding blind, which prices the measuring.
     TokenglassBlind,
+    /// As it comes, with its metrics read once a second; only when asked for.
+    TokenglassScraped,
     /// nginx.
     Nginx,
     /// HAProxy.
@@ -41,11 +43,12 @@ pub(crate) struct Places {
 
 impl Peer {
     /// All, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Direct,
         Self::Relay,
         Self::Tokenglass,
         Self::TokenglassBlind,
+        Self::TokenglassScraped,
         Self::Nginx,
         Self::Haproxy,
         Self::Envoy,
@@ -54,6 +57,11 @@ impl Peer {
         Self::Litellm,
     ];
 
+    /// Whether it takes part only when asked for.
+    pub(crate) const fn asked(self) -> bool {
+        matches!(self, Self::TokenglassScraped | Self::Litellm)
+    }
+
     /// Its name in a table.
     pub(crate) const fn title(self) -> &'static str {
         match self {
@@ -61,6 +69,7 @@ impl Peer {
             Self::Relay => "TCP relay",
             Self::Tokenglass => "tokenglass",
             Self::TokenglassBlind => "tokenglass, observer off",
+            Self::TokenglassScraped => "tokenglass, scraped",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",
@@ -77,7 +86,9 @@ impl Peer {
         let candidates = match self {
             Self::Direct => return None,
             Self::Relay => vec![std::env::current_exe().ok()?],
-            Self::Tokenglass | Self::TokenglassBlind => vec![places.tokenglass.clone()],
+            Self::Tokenglass | Self::TokenglassBlind | Self::TokenglassScraped => {
+                vec![places.tokenglass.clone()]
+            }
             Self::Nginx => vec![
                 peers.join("nginx/root/usr/sbin/nginx"),
                 system.join("nginx"),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::script::Script;
+use super::script::{MODEL, Script};
 
 /// A kind of load.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub(crate) struct Scenario {
     pub(crate) eager: bool,
     /// Streams that stay open over the whole measurement: memory is what they are for.
     pub(crate) held: bool,
+    /// Runs only when it is asked for by name.
+    pub(crate) asked: bool,
+    /// Frames that the window has at least, however few streams there are.
+    least: u32,
     /// Requests, sent in turn.
     exchanges: Vec<Exchange>,
 }
@@ -52,7 +56,7 @@ impl Scenario {
     /// All of them.
     pub(crate) fn all(quick: bool) -> Vec<Self> {
         let ms = Duration::from_millis;
-        let few = |many: usize| if quick { many / QUICK } else { many };
+        let few = |many: usize| if quick { (many / QUICK).max(10) } else { many };
         let stream = |frames, prompt| Exchange::new(true, frames, prompt);
         let json = |tokens, prompt| Exchange::new(false, tokens, prompt);
         let plain = |name, about, figure, connections, exchanges| Self {
@@ -64,6 +68,8 @@ impl Scenario {
             gap: Duration::ZERO,
             eager: false,
             held: false,
+            asked: false,
+            least: 0,
             exchanges,
         };
         let paced = |scenario: Self, first, gap| Self {
@@ -81,6 +87,14 @@ impl Scenario {
                 streams,
                 vec![stream(600, 40)],
             )
+        };
+        // What a stream costs by how many there are, with nothing else different.
+        let streams = |name, about, streams| Self {
+            gap: ms(250),
+            figure: Figure::CpuPerFrame,
+            asked: true,
+            least: if quick { 50 } else { 400 },
+            ..held(name, about, streams)
         };
         vec![
             plain(
@@ -172,6 +186,26 @@ impl Scenario {
                 ms(50),
                 ms(10),
             ),
+            streams(
+                "streams-10",
+                "10 open streams, a frame each 250 ms",
+                few(10),
+            ),
+            streams(
+                "streams-100",
+                "100 open streams, a frame each 250 ms",
+                few(100),
+            ),
+            streams(
+                "streams-1000",
+                "1 000 open streams, a frame each 250 ms",
+                few(1000),
+            ),
+            streams(
+                "streams-9000",
+                "9 000 open streams, a frame each 250 ms",
+                few(9000),
+            ),
         ]
     }
 
@@ -181,7 +215,12 @@ impl Scenario {
         &self.exchanges[(connection * 3 + turn) % self.exchanges.len()]
     }
 
-    /// Over how long the connections are opened: paced streams that begin together would stay together.
+    /// How long to measure: so long, or until there are frames enough for a p99.
+    pub(crate) fn window(&self, usual: Duration) -> Duration {
+        usual.max(self.gap * self.least / u32::try_from(self.connections).unwrap_or(u32::MAX))
+    }
+
+    /// Over how long the connections are opened: thousands at once would be a load of their own.
     pub(crate) fn ramp(&self) -> Duration {
         if self.held {
             Duration::from_millis(self.connections as u64 / 2)
@@ -212,20 +251,15 @@ impl Exchange {
         let text = "lorem ipsum ".repeat(prompt / 12 + 1);
         let text = &text[..prompt];
         let body = format!(
-            r#"{{"model":"tiny","messages":[{{"role":"user","content":"{text}"}}],"max_tokens":{tokens},"stream":{stream}}}"#
+            r#"{{"model":"{MODEL}","messages":[{{"role":"user","content":"{text}"}}],"max_tokens":{tokens},"stream":{stream}}}"#
         );
         let request = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: vllm\r\nuser-agent: loadtest\r\naccept: */*\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        let script = if stream {
-            Script::stream(tokens)
-        } else {
-            Script::json(tokens)
-        };
         Self {
             request: request.into_bytes().into(),
-            script: Rc::new(script),
+            script: Rc::new(Script::of(MODEL, stream, tokens)),
         }
     }
 }
@@ -244,6 +278,20 @@ mod tests {
             let request = &scenario.exchange(3, 1).request;
             let body = memchr::memmem::find(request, b"\r\n\r\n").unwrap() + 4;
             serde_json::from_slice::<serde_json::Value>(&request[body..]).unwrap();
+        }
+    }
+
+    #[test]
+    fn few_streams_are_measured_for_longer() {
+        let all = Scenario::all(false);
+        let window = |name: &str| {
+            let scenario = all.iter().find(|scenario| scenario.name == name).unwrap();
+            scenario.window(Duration::from_secs(4)).as_secs_f64()
+        };
+        // 400 frames at 40 a second.
+        assert_eq!(window("streams-10"), 10.0);
+        for name in ["streams-100", "streams-9000", "paced", "full"] {
+            assert_eq!(window(name), 4.0, "{name}");
         }
     }
 }

@@ -12,6 +12,9 @@ pub(crate) const STAMP: usize = 19;
 /// What stands before them. The stamp is the same number of bytes into every frame.
 pub(crate) const BEFORE_STAMP: &[u8] = br#"data: {"id":"chatcmpl-"#;
 
+/// The model of every request that is measured.
+pub(crate) const MODEL: &str = "tiny";
+
 const HEAD: &str = "HTTP/1.1 200 OK\r\ndate: Tue, 24 Nov 2026 12:00:00 GMT\r\nserver: uvicorn\r\n";
 
 /// An answer.
@@ -30,8 +33,27 @@ pub(crate) struct Script {
 // === impl Script ===
 
 impl Script {
-    /// A chat stream of `frames` frames: the role, tokens, `[DONE]`.
+    /// What `model` answers: a stream of so many frames, or as many tokens at once.
+    pub(crate) fn of(model: &str, stream: bool, frames: u32) -> Self {
+        if stream {
+            Self::stream_of(model, frames)
+        } else {
+            Self::json_of(model, frames)
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn stream(frames: u32) -> Self {
+        Self::stream_of(MODEL, frames)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn json(tokens: u32) -> Self {
+        Self::json_of(MODEL, tokens)
+    }
+
+    /// A chat stream of `frames` frames: the role, tokens, `[DONE]`.
+    fn stream_of(model: &str, frames: u32) -> Self {
         let mut script = Self {
             body: Vec::new(),
             ends: Vec::new(),
@@ -44,6 +66,7 @@ impl Script {
         script.wire_ends.push(script.wire.len());
         let tokens = frames.saturating_sub(2);
         script.frame(&chunk(
+            model,
             r#"{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null,"prompt_text":null}"#,
         ));
         for token in 0..tokens {
@@ -53,7 +76,7 @@ impl Script {
             } else {
                 r#""logprobs":null,"finish_reason":null,"token_ids":null}]}"#
             };
-            script.frame(&chunk(&format!(r#"{{"content":"{word}"}},{rest}"#)));
+            script.frame(&chunk(model, &format!(r#"{{"content":"{word}"}},{rest}"#)));
         }
         script.frame("data: [DONE]\n\n");
         // The last chunk goes with the last frame: one write less, as uvicorn has it too at full speed.
@@ -65,9 +88,9 @@ impl Script {
     }
 
     /// A whole answer of `tokens` tokens.
-    pub(crate) fn json(tokens: u32) -> Self {
-        let mut body = String::from(
-            r#"{"id":"chatcmpl-0000000000000000000","object":"chat.completion","created":1764000000,"model":"tiny","choices":[{"index":0,"message":{"role":"assistant","content":""#,
+    fn json_of(model: &str, tokens: u32) -> Self {
+        let mut body = format!(
+            r#"{{"id":"chatcmpl-0000000000000000000","object":"chat.completion","created":1764000000,"model":"{model}","choices":[{{"index":0,"message":{{"role":"assistant","content":""#,
         );
         for token in 0..tokens {
             body.push_str(WORDS[token as usize % WORDS.len()]);
@@ -106,9 +129,9 @@ impl Script {
     }
 }
 
-fn chunk(delta: &str) -> String {
+fn chunk(model: &str, delta: &str) -> String {
     format!(
-        "data: {{\"id\":\"chatcmpl-0000000000000000000\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,\"model\":\"tiny\",\"choices\":[{{\"index\":0,\"delta\":{delta}\n\n"
+        "data: {{\"id\":\"chatcmpl-0000000000000000000\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,\"model\":\"{model}\",\"choices\":[{{\"index\":0,\"delta\":{delta}\n\n"
     )
 }
 

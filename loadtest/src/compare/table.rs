@@ -2,74 +2,15 @@
 
 use std::fmt;
 
+use super::goals::{GOALS, Of};
 use super::peers::Peer;
 use super::report::{Outcome, Report, Row};
-use super::scenario::Figure;
+
+/// What the price of the measuring is said of.
+const OWN: [Peer; 2] = [Peer::Tokenglass, Peer::TokenglassScraped];
 
 /// A column: its title, and what stands in it.
 type Column<'a> = (String, Box<dyn Fn(&Row) -> String + 'a>);
-
-/// A figure that tokenglass has a goal for.
-struct Goal {
-    title: &'static str,
-    scenario: &'static str,
-    value: fn(&Row) -> Option<f64>,
-    /// At most so many times what `of` has, or so much.
-    most: f64,
-    of: Option<Peer>,
-}
-
-const GOALS: [Goal; 7] = [
-    Goal {
-        title: "CPU a frame, 200 streams, a frame each 20 ms, µs",
-        scenario: "paced",
-        value: |row| row.figure(Figure::CpuPerFrame),
-        most: 1.0,
-        of: Some(Peer::Haproxy),
-    },
-    Goal {
-        title: "CPU a frame, streams at full speed, µs",
-        scenario: "full",
-        value: |row| row.figure(Figure::CpuPerFrame),
-        most: 1.0,
-        of: Some(Peer::Nginx),
-    },
-    Goal {
-        title: "CPU a frame, streams at full speed, a write a frame, µs",
-        scenario: "eager",
-        value: |row| row.figure(Figure::CpuPerFrame),
-        most: 1.0,
-        of: Some(Peer::Nginx),
-    },
-    Goal {
-        title: "CPU a small JSON request, µs",
-        scenario: "json",
-        value: |row| row.figure(Figure::CpuPerRequest),
-        most: 1.0,
-        of: Some(Peer::Nginx),
-    },
-    Goal {
-        title: "added TTFT p50, one client, µs",
-        scenario: "single",
-        value: |row| row.figure(Figure::AddedTtft),
-        most: 0.7,
-        of: Some(Peer::Nginx),
-    },
-    Goal {
-        title: "memory an open stream, 2 000 of them, KiB",
-        scenario: "open-2000",
-        value: |row| row.figure(Figure::MemoryPerStream),
-        most: 1.0,
-        of: Some(Peer::Nginx),
-    },
-    Goal {
-        title: "resident memory at start, MiB",
-        scenario: "full",
-        value: |row| row.rss_mib[0],
-        most: 14.0,
-        of: None,
-    },
-];
 
 // === impl Report ===
 
@@ -108,23 +49,35 @@ impl Report {
             let Some(scenario) = scenarios().find(|s| s.name == goal.scenario) else {
                 continue;
             };
-            let of = |name: &str| {
+            let raw = |name: &str| {
                 let row = scenario.rows.iter().find(|row| row.name == name)?;
                 (goal.value)(row)
             };
-            let cells: Vec<String> = names.iter().map(|name| show(of(name))).collect();
-            let limit = match goal.of {
-                Some(peer) => of(peer.title()).map(|other| other * goal.most),
-                None => Some(goal.most),
+            let (of, limit, bound) = match goal.of {
+                Of::Nothing => (None, None, String::new()),
+                Of::Value(most) => (None, Some(most), format!("≤ {most}")),
+                Of::Peer(most, peer) => {
+                    let limit = raw(peer.title()).map(|other| other * most);
+                    (None, limit, format!("≤ {most:.1} × {}", peer.title()))
+                }
+                Of::Share(most, peer) => {
+                    let Some(whole) = raw(peer.title()).filter(|whole| *whole > 0.0) else {
+                        continue;
+                    };
+                    (Some(whole), Some(most), format!("≤ {most}"))
+                }
             };
-            let met = match (of(Peer::Tokenglass.title()), limit) {
+            let value = |name: &str| match of {
+                // Of others it would say nothing.
+                Some(_) if !OWN.map(Peer::title).contains(&name) => None,
+                Some(whole) => raw(name).map(|own| own / whole),
+                None => raw(name),
+            };
+            let cells: Vec<String> = names.iter().map(|name| show(value(name))).collect();
+            let met = match (value(Peer::Tokenglass.title()), limit) {
                 (Some(own), Some(limit)) if own <= limit => ": met",
                 (Some(_), Some(_)) => ": missed",
                 _ => "",
-            };
-            let bound = match goal.of {
-                Some(peer) => format!("≤ {:.1} × {}", goal.most, peer.title()),
-                None => format!("≤ {}", goal.most),
             };
             let (title, cells) = (goal.title, cells.join(" | "));
             writeln!(f, "| {title} | {cells} | {bound}{met} |")?;
@@ -194,6 +147,15 @@ fn notes(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         writeln!(
             f,
             "{name}: what comes are not the origin's bytes, so its frames are counted by length"
+        )?;
+    }
+    let mut scrapes = row.rounds.iter().flatten().filter_map(|round| round.scrape);
+    if let Some(scrape) = scrapes.next_back() {
+        let (scrapes, longest) = (scrape.scrapes, scrape.longest_ms);
+        let (lines, bytes, packed) = (scrape.lines, scrape.bytes, scrape.gzip_bytes);
+        writeln!(
+            f,
+            "{name}: {scrapes} scrapes in the last round, the longest {longest:.1} ms; {lines} lines, {bytes} bytes, {packed} in gzip"
         )?;
     }
     if busiest > 0.95 {
