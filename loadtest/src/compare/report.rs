@@ -296,7 +296,6 @@ mod tests {
         let text = summary(&three);
         for line in [
             "| the same, × observer off | 1.10 |  | 1.20 | ≤ 1.15: met |",
-            "| added frame delay p99 there, × observer off | 1.10 |  | 1.20 | ≤ 1.15: met |",
             "tokenglass, scraped: 4 scrapes in the last round, the longest 2.5 ms; 30 lines, 2000 bytes, 300 in gzip",
         ] {
             assert!(text.contains(line), "{text}");
