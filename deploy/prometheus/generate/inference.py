@@ -90,7 +90,7 @@ def capacity():
     yield alert(
         "VllmPreemptionsHigh", LAYER, "warning", f"engine:vllm_preemptions:rate5m > {above}",
         "vLLM preempts running requests",
-        f"{{{{ $value | humanize }}}} preemptions a second: {model}.",
+        f"{{{{ $value | printf \"%.2g\" }}}} preemptions a second: {model}.",
     )
 
 

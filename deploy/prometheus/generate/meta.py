@@ -84,7 +84,7 @@ def measuring():
         "TokenglassObserverFaults", LAYER, "warning",
         f'sum by ({PLACE}, reason) (rate({faults}{{reason!="panic"}}[15m])) > {above("TokenglassObserverFaults")}',
         "Requests pass unmeasured",
-        "{{ $labels.instance }} could not measure {{ $value | humanize }} requests a second: {{ $labels.reason }}.",
+        "{{ $labels.instance }} could not measure {{ $value | printf \"%.2g\" }} requests a second: {{ $labels.reason }}.",
     )
 
 

@@ -90,7 +90,7 @@ def burns(slo):
             f"avg_over_time(model:slo_requests:rate5m{selector}[{long}]) > {number(TRAFFIC['min_rate_slo'])}",
         )
         description = (
-            f"{{{{ $value | humanizePercentage }}}} {what} in the last {long}: the budget of {number(budget * 100)} % burns "
-            f"more than {number(burn['factor'])} times as fast as it may."
+            f"{{{{ $value | humanizePercentage }}}} {what} in the last {long}, above {number(burn['factor'])} times "
+            f"the {number(budget * 100)} % that the objective allows."
         )
         yield rule(name, "business", burn["severity"], expr, summary, description, burn["for"], {"window": long})
