@@ -1,6 +1,6 @@
 """Cases of the business alerts."""
 
-from base import Alert, grows, histogram, same
+from base import Alert, grows, halted, histogram, same
 
 PLACE = 'instance="tg:9101",job="tokenglass"'
 WIRE = PLACE + ',model="llama",endpoint="chat_completions",stream="true"'
@@ -79,10 +79,9 @@ def availability():
     for kind in ("internal_error", "server_error", "upstream_timeout", "upstream_reset", "stream_error", "stream_truncated",
                  "stream_stalled", "proxy_error", "not_implemented"):
         alert.case(f"{kind} is our fault", mix(90, **{kind: 10}), ("4m", [fired("1h", "10%")]))
-    # Ten minutes of it: the short windows are clean 5 and 35 min later, while the long ones still remember 2000 of some 5000.
+    # Ten minutes of it: the short windows are clean 5 and 35 min later, while the long ones still remember.
     over = mix(100, 110, upstream_connect=0) | {error("upstream_connect"): "0+100x20 2000+0x90"}
-    alert.case("over", over, ("10m", [fired("1h", "50%"), fired("6h", "50%")]),
-               ("17m", [fired("6h", "39.8%")]), ("50m", []))
+    alert.case("over", over, ("10m", [fired("1h", "50%"), fired("6h", "50%")]), ("50m", []))
     few = {SUCCESS: grows(0), error("upstream_connect"): grows(1)}
     alert.case("one in two minutes is too few", few, ("60m", []), interval="2m")
     engine = {finished("stop"): grows(90), finished("error"): grows(10)}
@@ -107,8 +106,8 @@ def late(name, summary, slo, what, wire, engine, edges):
     alert.case("4 % late is what the objective allows", streams(wire, WIRE, 96, 150), ("70m", []))
     alert.case("only vLLM's own", streams(engine, VLLM, 20), ("4m", [fired("1h", "80%")]))
     alert.case("no streams", {SUCCESS: grows(100)}, ("20m", []))
-    halted = {key: f"{value} stale" for key, value in streams(wire, WIRE, 20).items()}
-    alert.case("no streams any more", halted, ("29m", [fired("1h", "80%"), fired("6h", "80%")]),
+    ended = {key: f"{value} stale" for key, value in streams(wire, WIRE, 20).items()}
+    alert.case("no streams any more", ended, ("29m", [fired("1h", "80%"), fired("6h", "80%")]),
                ("38m", [fired("6h", "80%")]), ("68m", [fired("3d", "80%")]))
     return alert
 
@@ -222,6 +221,8 @@ def clients():
     text = "of the tokens of vLLM behind tg:9101{} were not seen on the wire."
     fired = books.fires("warning", "10% " + text.format(""), instance="tg:9101")
     books.case("a tenth passes by", {missing: grows(100, 80), made_tokens: grows(1000, 80)}, ("15m", []), ("17m", [fired]))
+    passing = halted({missing: grows(100)}, 40) | {made_tokens: grows(1000, 110)}
+    books.case("nobody goes around any more", passing, ("17m", [fired]), ("36m", []))
     books.case("0.9 %", {missing: grows(9, 80), made_tokens: grows(1000, 80)}, ("30m", []))
     books.case("prompts alone", {missing.replace("output", "input"): grows(100), made_tokens: grows(1000)}, ("25m", []))
     books.case("an idle vLLM", {missing: same(5), made_tokens: same(100)}, ("25m", []))
