@@ -1,6 +1,7 @@
 """Runbooks: one an alert, with queries that run. And no link in the documents leads nowhere."""
 
 import re
+import tomllib
 import urllib.parse
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_queries_ask_for_what_exists():
     recorded = set(re.findall(r'record: "([^"]+)"', read(ROOT / "deploy/prometheus/rules/recording.yaml")))
     for path in PAGES:
         for query in queries(path):
-            used = set(re.findall(r"\b(?:model|engine|gpu):\w+:\w+", query))
+            used = set(re.findall(r"\b(?:model|engine|gpu):\w+:\w+(?![\w.])", query))
             missing |= {(path.name, name) for name in used - recorded}
     assert not missing
 
@@ -79,6 +80,18 @@ def test_the_index_lists_every_alert_under_its_layer():
             severities = {rule["labels"]["severity"] for rule in alerts() if rule["alert"] == name}
             (row,) = [line for line in section[0].splitlines() if f"({name}.md)" in line]
             assert all(severity in row for severity in severities)
+
+
+def test_keys_of_the_configuration_exist():
+    """Those that a page names: `observe.stall_after`."""
+    known = tomllib.loads(read(ROOT / "config/tokenglass.toml"))
+    named = {
+        (path.name, section, key)
+        for path in PAGES
+        for section, key in re.findall(rf"`({'|'.join(known)})\.([a-z_]+)(?: =[^`]*)?`", read(path))
+    }
+    assert len(named) > 20
+    assert not {each for each in named if each[2] not in known[each[1]]}
 
 
 def anchors(path):
