@@ -47,7 +47,7 @@ def test_the_manifest_has_the_same_groups():
 def test_the_yaml_says_what_the_generator_means(monkeypatch):
     """Its own small writer of YAML, against PyYAML as reader."""
     monkeypatch.syspath_prepend(str(DEPLOY / "prometheus/generate"))
-    import emit  # noqa: PLC0415
+    import emit
 
     odd = {"a": "no", "b": ["5m", "x: y", '"', "°C", "{{ $v }}", "two\nlines [5m]", "#"], "c": {"d": 1, "e": True, "f": "1"}}
     assert yaml.safe_load(emit.document(odd, "note")) == odd
@@ -76,10 +76,10 @@ def test_promtool_takes_the_example(version, tmp_path):
     run(promtool(version), "check", "config", tmp_path / "prometheus.yml")
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("file", ["recording", *LAYERS])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_cases(version, layer):
-    run(promtool(version), "test", "rules", ROOT / f"tests/deploy/rules/{layer}.yaml")
+def test_cases(version, file):
+    run(promtool(version), "test", "rules", ROOT / f"tests/deploy/rules/{file}.yaml")
 
 
 def ends(checks):
@@ -154,6 +154,21 @@ def test_latencies_are_bucket_edges():
     assert limits["TokenglassOverheadHigh"]["warning"]["above"] in edges("OVERHEAD")
 
 
+def test_faults_that_count_are_real_ones():
+    """And none of those that a client has to answer for."""
+    source = (ROOT / "src/outcome.rs").read_text(encoding="utf-8")
+    known = set(re.findall(r'=> "(\w+)"', source[source.index("labels!(ErrorType") :].split("});", 1)[0]))
+    faults = set(THRESHOLDS["slo"]["availability"]["error_types"])
+    clients = {
+        "bad_request", "context_length_exceeded", "unauthorized", "forbidden", "model_not_found", "not_found",
+        "payload_too_large", "unprocessable", "rate_limited", "client_error", "proxy_rejected",
+    }
+    assert faults | clients == known
+    assert not faults & clients
+    named = re.findall(r'error_type=~?"([^"]+)"', " ".join(rule["expr"] for rule in rules()))
+    assert {kind for matcher in named for kind in matcher.split("|")} <= known
+
+
 def test_short_windows_are_a_twelfth():
     """SRE workbook, table 5-8."""
     minutes = {"5m": 5, "30m": 30, "1h": 60, "6h": 360, "3d": 4320}
@@ -164,7 +179,7 @@ def test_short_windows_are_a_twelfth():
 def test_an_edge_matches_as_it_is_exposed(monkeypatch):
     """1 as the text format has it and Prometheus 2 keeps it, 1.0 as OpenMetrics and Prometheus 3 have it; and no other edge."""
     monkeypatch.syspath_prepend(str(DEPLOY / "prometheus/generate"))
-    from promql import edge  # noqa: PLC0415
+    from promql import edge
 
     def matches(seconds, text):
         pattern = edge(seconds).removeprefix('le=~"').removesuffix('"').replace("\\\\", "\\")

@@ -29,6 +29,7 @@ for name in alertmanager-new alertmanager-old; do
   bin=$DIR/$name/root/usr/bin
   if [ ! -x "$bin/alertmanager" ]; then
     perl -0777 -pi -e 's{/usr/share/prometheus/alertmanager}{"/dev/fd" . "/" x 26 . "9"}ge' "$bin/prometheus-alertmanager"
+    # shellcheck disable=SC2016 # that is the script's to expand
     printf '%s\n' '#!/bin/bash' 'root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd ../.. && pwd)' \
       'exec 9<"$root/usr/share/prometheus/alertmanager"' 'exec "$root/usr/bin/prometheus-alertmanager" "$@"' >"$bin/alertmanager"
     chmod +x "$bin/alertmanager"
