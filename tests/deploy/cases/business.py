@@ -164,7 +164,7 @@ def kinds():
 
     streams.case("2 %", mix(98, stream_error=2), ("5m", []), ("6m30s", [share("2%")]))
     streams.case("stalled ones too", mix(98, stream_error=1, stream_stalled=1), ("6m30s", [share("2%")]))
-    streams.case("0.5 %", mix(199, stream_error=1), ("20m", []))
+    streams.case("0.95 %", mix(9905, stream_error=95), ("20m", []))
     streams.case("too few to tell", mix(0, stream_error=1), ("20m", []))
     streams.case("they end", mix(98) | {error("stream_error"): "0+2x16 32+0x44"}, ("7m", [share("2.041%")]), ("14m", []))
     # The answers without a stream are not among those that could fail so.
@@ -174,7 +174,7 @@ def kinds():
     storm = made("RequestsContextLengthStorm", "Many prompts are too long for the model")
     fired = storm.fires("warning", "20% of the requests to llama are longer than its context.", **HERE)
     storm.case("20 %", mix(80, context_length_exceeded=20), ("5m", []), ("6m30s", [fired]))
-    storm.case("9 %", mix(91, context_length_exceeded=9), ("20m", []))
+    storm.case("9.5 %", mix(905, context_length_exceeded=95), ("20m", []))
     storm.case("too few to tell", mix(0, context_length_exceeded=1), ("20m", []))
     over = mix(80) | {EVERY: "0+100x16 1600+80x44", error("context_length_exceeded"): "0+20x16 320+0x44"}
     storm.case("over", over, ("7m", [fired]), ("14m", []))
@@ -223,7 +223,7 @@ def clients():
     books.case("a tenth passes by", {missing: grows(100, 80), made_tokens: grows(1000, 80)}, ("15m", []), ("17m", [fired]))
     passing = halted({missing: grows(100)}, 40) | {made_tokens: grows(1000, 110)}
     books.case("nobody goes around any more", passing, ("17m", [fired]), ("36m", []))
-    books.case("0.9 %", {missing: grows(9, 80), made_tokens: grows(1000, 80)}, ("30m", []))
+    books.case("0.95 %", {missing: grows(95, 80), made_tokens: grows(10000, 80)}, ("30m", []))
     books.case("prompts alone", {missing.replace("output", "input"): grows(100), made_tokens: grows(1000)}, ("25m", []))
     books.case("an idle vLLM", {missing: same(5), made_tokens: same(100)}, ("25m", []))
     one = {missing.replace("}", ',upstream="http://b:8000"}'): grows(100), made_tokens.replace("}", ',upstream="http://b:8000"}'): grows(1000),

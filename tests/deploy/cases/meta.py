@@ -97,7 +97,7 @@ def measuring():
     fired = faults.fires("warning", text, reason="unreadable", **AT)
     faults.case("one in 30 s for an hour", {series: grows(1, 150)}, ("60m", []), ("67m", [fired]))
     faults.case("they end", halted({series: grows(1)}, 140), ("70m", [fired]), ("90m", []))
-    faults.case("one in 2 min is little", {series: grows(1, 50)}, ("90m", []), interval="2m")
+    faults.case("one in 105 s is little", {series: grows(1, 60)}, ("90m", []), interval="105s")
     faults.case("for half an hour", {series: "0+1x60 60+0x90"}, ("30m", []), ("62m", []))
     faults.case("a panic is another alert", {series.replace("unreadable", "panic"): grows(1, 150)}, ("62m", []))
     return overflow, panic, faults
