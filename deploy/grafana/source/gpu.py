@@ -2,8 +2,8 @@
 
 from . import links, variables
 from .links import runbook
-from .panels import (GREEN, ORANGE, PURPLE, RED, YELLOW, BLUE, Board, bars, colour, dashed, gauge, lines, neutral, override,
-                     query, rising, stat, states, table)
+from .panels import (BLUE, GREEN, ORANGE, PURPLE, RED, YELLOW, Board, bars, colour, dashed, gauge, lines, mapping, neutral, override,
+                     query, rising, span, stat, states, table)
 from .promql import RATE, engine_or_wire, or_zero, rate
 from .variables import ENGINE, TARGET, WIRE
 
@@ -34,6 +34,7 @@ INSTANCE = "cluster, namespace, instance"
 # A clock is always held by something; these are no reason to worry.
 HARMLESS = "gpu_idle|clocks_setting|sync_boost|display_clocks"
 BUSY, IDLE = 10, 5
+QUIET = "#2c3235"
 
 
 def field(name):
@@ -64,14 +65,18 @@ def tokens():
     return f"sum({engine_or_wire(rate('vllm:generation_tokens_total', ENGINE), wire)})"
 
 
-def requests_in_flight():
+def requests_in_flight(series="vllm_requests_in_flight{%s}"):
     """0 before the first request, when the series is not there yet."""
-    return or_zero(f"sum by ({INSTANCE}) (vllm_requests_in_flight{{{TARGET}}})",
+    return or_zero(f"sum by ({INSTANCE}) ({series % TARGET})",
                    f"sum by ({INSTANCE}) (tokenglass_build_info{{{TARGET}}})")
 
 
-def mismatch(utilisation, requests):
-    return f"(max by ({INSTANCE}) {field('utilisation')} {utilisation}) * on ({INSTANCE}) ({requests_in_flight()} {requests})"
+def mismatch(gpu_over_time, utilisation, asked_over_time, requests):
+    """All of a minute: both are looked at now and then only, and not at the same moment."""
+    (old, _), (new, factor) = FIELDS["utilisation"]
+    gpu = f"max by ({INSTANCE}) ({gpu_over_time}({old}{{{TARGET}}}[1m]) or {gpu_over_time}({new}{{{TARGET}}}[1m]) * {factor})"
+    asked = requests_in_flight(f"{asked_over_time}(vllm_requests_in_flight{{%s}}[1m])")
+    return f"({gpu} {utilisation}) * on ({INSTANCE}) ({asked} {requests})"
 
 
 def board():
@@ -99,11 +104,11 @@ def first_row(board):
               "value is normal; a rising one is not.", [query(memory_share(lambda n: f"sum{field(n)}"), "memory")], "percent",
               rising(90, 95), 0, 100, see=[runbook("GpuMemoryNearlyFull")]),
         gauge("Temperature", "The hottest GPU.", [query(f"max{field('temperature')}", "hottest")], "celsius", rising(70, 80), 0, 100,
-              see=[runbook("GpuTemperatureHigh"), runbook("GpuTemperatureCritical")]),
-        gauge("Power", "All GPUs together, of the limits that the driver enforces.",
-              [query(f"sum{field('power')} / sum{field('power limit')} * 100", "of the limit"), query(f"sum{field('power')}", "draw")],
-              "percent", rising(85, 98), 0, 100,
-              overrides=[override("draw", unit="watt", max=None, thresholds={"mode": "absolute", "steps": [{"color": BLUE, "value": None}]})]),
+              see=[runbook("GpuTemperatureHigh")]),
+        stat("Power", "All GPUs together, and their share of the limits that the driver enforces.",
+             [query(f"sum{field('power')}", "draw"), query(f"sum{field('power')} / sum{field('power limit')} * 100", "of the limit")],
+             "percent", rising(85, 98),
+             overrides=[override("draw", unit="watt", thresholds={"mode": "absolute", "steps": [{"color": BLUE, "value": None}]})]),
     )
 
 
@@ -141,7 +146,7 @@ def clocks(board):
         12, 8,
         lines("SM and memory clocks", "A clock that falls while the load stays is throttling: see the reasons below.",
               [query(each("SM clock"), f"SM {NAME}"), query(each("memory clock"), f"memory {NAME}")], "hertz", neutral(),
-              overrides=[dashed("/^memory/")], see=[runbook("GpuThrottling")]),
+              overrides=[dashed("/^memory/")], see=[runbook("GpuHardwareThrottled")]),
         lines("PCIe", "What each GPU sends and receives. Tensor parallelism without NVLink, and KV cache that is offloaded, show here.",
               [query(each("PCIe sent"), f"sent {NAME}"), query(each("PCIe received"), f"received {NAME}")], "binBps", neutral(),
               overrides=[dashed("/^received/")]),
@@ -158,18 +163,20 @@ def health(board):
                for kind, name in (("SBE", "single-bit"), ("DBE", "double-bit"))],
               "short", rising(1, 10), bars=True, overrides=[colour("/^double/", RED), colour("/^single/", YELLOW)],
               calcs=("max", "lastNotNull"), see=[runbook("GpuEccDoubleBit")]),
-        lines("XID errors", "What the driver reported, by code. 79: off the bus. 48, 62, 64, 95, 119, 120: memory or GSP, reset or reboot. "
+        lines("XID errors", "What the driver reported since tokenglass started, by code. 79: off the bus. 48, 62, 64, 95, 119, 120: memory or GSP, reset or reboot. "
               "13, 31, 43: usually the application's.",
-              [query(f"sum by ({INSTANCE}, gpu, xid) (increase(tokenglass_gpu_xid_errors_total{{{TARGET}}}[{RATE}])) "
-                     f"or 0 * sum by ({INSTANCE}, gpu) (tokenglass_gpu_up{{{TARGET}}})", "{{instance}} GPU {{gpu}} XID {{xid}}")],
-              "short", rising(1, 2), bars=True, calcs=("max", "lastNotNull"), see=[runbook("GpuXidCritical")]),
-        states("Throttle reasons", "Why clocks are held down. Power cap under full load is normal; hardware and thermal reasons are not.",
-               [query(f'max by ({INSTANCE}, gpu, reason) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})',
-                      "GPU {{gpu}} {{reason}} {{instance}}")],
-               [(None, GREEN), (1, RED)], {0: ("no", "#2f3b35"), 1: ("held down", RED)}, see=[runbook("GpuThrottling")]),
+              # Not its increase: a code's series begins with its first error, at 1.
+              [query(f"sum by ({INSTANCE}, gpu, xid) (tokenglass_gpu_xid_errors_total{{{TARGET}}}) or on ({INSTANCE}, gpu) "
+                     f'label_replace(0 * sum by ({INSTANCE}, gpu) (tokenglass_gpu_up{{{TARGET}}}), "xid", "none", "", "")',
+                     "{{instance}} GPU {{gpu}} XID {{xid}}")],
+              "short", rising(1, 2), calcs=("max", "lastNotNull"), see=[runbook("GpuXidCritical")]),
+        states("Throttle reasons", "Why clocks are held down, of any GPU; the table says of which. Power cap under full load is normal; hardware and thermal reasons are not.",
+               [query(f'sum by (reason) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "{{reason}}")],
+               [(None, QUIET), (1, RED)], [mapping({0: ("no GPU", QUIET)}), span(1, None, "some GPUs", RED, 1)],
+               see=[runbook("GpuHardwareThrottled"), runbook("GpuSoftwareThrottled")]),
     )
     board.add(
-        24, 7,
+        24, 5,
         table(
             "GPUs", "One line for each GPU, as of the last poll.",
             [
@@ -179,6 +186,7 @@ def health(board):
                 ("Temperature", per_gpu("temperature"), "celsius", rising(70, 80)),
                 ("Power", per_gpu("power"), "watt", None),
                 ("SM clock", per_gpu("SM clock"), "hertz", None),
+                ("Slowed, reasons", f'sum by ({INSTANCE}, gpu) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "short", rising(1, 2)),
                 ("Rows lost", per_gpu("retired rows"), "short", rising(1, 8)),
                 ("Last XID", f"max by ({INSTANCE}, gpu) (DCGM_FI_DEV_XID_ERRORS{{{TARGET}}} or DCGM_FI_DEV_XID_ERROR{{{TARGET}}})", "none",
                  rising(1, 46)),
@@ -209,8 +217,8 @@ def efficiency(board):
         states("GPU without requests, requests without GPU",
                f"Red above: over {BUSY} % busy while no request passes the proxy, so someone goes around it. Red below: requests in flight "
                f"and under {IDLE} % busy, so the engine hangs or waits for something else.",
-               [query(mismatch(f"> bool {BUSY}", "== bool 0"), "busy without requests {{instance}}"),
-                query(mismatch(f"< bool {IDLE}", "> bool 0"), "requests without GPU {{instance}}")],
-               [(None, GREEN), (1, RED)], {0: ("as it should", GREEN), 1: ("mismatch", RED)},
-               see=[links.dashboard(links.REQUESTS), runbook("EngineStalled")]),
+               [query(mismatch("min_over_time", f"> bool {BUSY}", "max_over_time", "== bool 0"), "busy without requests {{instance}}"),
+                query(mismatch("max_over_time", f"< bool {IDLE}", "min_over_time", "> bool 0"), "requests without GPU {{instance}}")],
+               [(None, GREEN), (1, RED)], [mapping({0: ("as it should", GREEN), 1: ("mismatch", RED)})],
+               see=[links.dashboard(links.REQUESTS), runbook("VllmEngineStalled")]),
     )

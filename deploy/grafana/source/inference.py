@@ -2,9 +2,10 @@
 
 from . import links, variables
 from .links import runbook
-from .panels import (BLUE, GREEN, ORANGE, PURPLE, RED, YELLOW, Board, colour, dashed, falling, gauge, latency, lines, neutral, override,
-                     query, rising, stat)
-from .promql import (RATE, as_model, engine_or_wire, mean, or_zero, quantile, rate, renamed, renamed_rate, total, within)
+from .panels import (BLUE, GREEN, ORANGE, PURPLE, RED, YELLOW, Board, colour, dashed, falling, gauge, latency, lines, neutral,
+                     override, query, rising, stat)
+from .promql import (as_model, engine_or_wire, fallback, mean, or_zero, quantile, rate, renamed, renamed_rate, total,
+                     within)
 from .variables import ENGINE, SAME_TARGET, TARGET, WIRE
 
 DURATION, TTFT = "vllm_request_duration_seconds", "vllm_request_time_to_first_token_seconds"
@@ -16,7 +17,7 @@ LATENCY_STEPS, TTFT_STEPS, ITL_STEPS = rising(10, 30), rising(1, 2.5), rising(0.
 
 
 def wire_or_engine(q, wire, engine, by=""):
-    return f"{quantile(q, wire, by=by)} or {quantile(q, engine, ENGINE, by=by)}"
+    return fallback(quantile(q, wire, by=by), quantile(q, engine, ENGINE, by=by))
 
 
 def generated(by=""):
@@ -32,8 +33,9 @@ def read(by=""):
 
 
 def requests(by=""):
-    engine = total("vllm:e2e_request_latency_seconds_count", ENGINE, by.replace("model", "model_name"))
-    return f"{total(f'{DURATION}_count', WIRE, by)} or {as_model(engine) if by else engine}"
+    group = f" by ({by})" if by else ""
+    engine = f"sum{group} ({as_model(rate('vllm:e2e_request_latency_seconds_count', ENGINE))})"
+    return fallback(total(f"{DURATION}_count", WIRE, by), engine)
 
 
 def running():
@@ -102,9 +104,9 @@ def first_row(board):
              see=[links.dashboard(links.REQUESTS)]),
         stat("Latency P99", "From the request's head to the end of the answer.",
              [latency(wire_or_engine(0.99, DURATION, "vllm:e2e_request_latency_seconds"), "P99")], "s", LATENCY_STEPS,
-             see=[runbook("LatencyP99High")]),
+             see=[runbook("VllmLatencyP99High")]),
         stat("Time to first token P50", "Streams: from the request's head to the first frame with generated output.",
-             [latency(wire_or_engine(0.5, TTFT, "vllm:time_to_first_token_seconds"), "P50")], "s", TTFT_STEPS, see=[runbook("TTFTHigh")]),
+             [latency(wire_or_engine(0.5, TTFT, "vllm:time_to_first_token_seconds"), "P50")], "s", TTFT_STEPS, see=[runbook("VllmTtftP95High")]),
         stat("Token throughput", "Tokens generated in a second.", [query(generated(), "generated")], TOKENS, neutral(PURPLE)),
     )
 
@@ -132,11 +134,10 @@ def slowness(board):
         lines("Latency", "Whole requests, streams included, on the wire. Long answers take long: read it beside the output tokens.",
               [latency(wire_or_engine(q, DURATION, "vllm:e2e_request_latency_seconds"), name) for q, name in QUANTILES],
               "s", LATENCY_STEPS, lines_at=True, overrides=[colour(name, shade) for name, shade in shades.items()],
-              see=[runbook("LatencyP99High")]),
+              see=[runbook("VllmLatencyP99High")]),
         lines("Latency P95 by model", "Solid as clients see it, dashed as vLLM says. The distance between them is the network, vLLM's frontend and the proxy.",
               [latency(quantile(0.95, DURATION, by="model"), "{{model}}"),
-               query(quantile(0.95, "vllm:e2e_request_latency_seconds", ENGINE, by="model_name") +
-                     f" or {quantile(0.95, DURATION, by='model')}", "vLLM {{model_name}}{{model}}")],
+               query(quantile(0.95, "vllm:e2e_request_latency_seconds", ENGINE, by="model_name"), "vLLM {{model_name}}")],
               "s", LATENCY_STEPS, overrides=[dashed("/^vLLM/")]),
     )
 
@@ -152,16 +153,17 @@ def first_token(board):
         lines("Time to first token", "Streams, on the wire.",
               [latency(wire_or_engine(q, TTFT, "vllm:time_to_first_token_seconds"), name) for q, name in QUANTILES],
               "s", TTFT_STEPS, lines_at=True,
-              overrides=[colour("P50", GREEN), colour("P95", YELLOW), colour("P99", RED)], see=[runbook("TTFTHigh")]),
+              overrides=[colour("P50", GREEN), colour("P95", YELLOW), colour("P99", RED)], see=[runbook("VllmTtftP95High")]),
         lines("What the first token waits for", "Means, which add up: the proxy's own time, vLLM's queue, its prefill, and what is left: network, "
               "tokenizer, vLLM's frontend. vLLM's parts hold requests that are no streams too.",
               [query(proxy, "proxy"), query(queue, "queue"), query(prefill, "prefill"), query(rest, "network and frontend")],
               "s", TTFT_STEPS, stacked="normal",
               overrides=[colour("proxy", BLUE), colour("queue", ORANGE), colour("prefill", PURPLE), colour("network and frontend", "text")],
-              calcs=("mean", "max", "lastNotNull"), see=[runbook("TTFTHigh"), runbook("QueueBacklog")]),
+              calcs=("mean", "max", "lastNotNull"), see=[runbook("VllmTtftP95High"), runbook("VllmQueueLong")]),
         lines("Token rates", "Generated, by model, and all prompt tokens read.",
               [query(generated("model"), "generated {{model}}"), query(read(), "prompt, all")], TOKENS, neutral(PURPLE),
-              overrides=[dashed("prompt, all", "text")]),
+              overrides=[override("prompt, all", custom__axisPlacement="right", custom__fillOpacity=0,
+                                  custom__lineStyle={"fill": "dash", "dash": [8, 6]}, color={"mode": "fixed", "fixedColor": "text"})]),
     )
 
 
@@ -172,11 +174,11 @@ def engine(board):
         12, 8,
         lines("Running and waiting", "Waiting for long: the engine is at --max-num-seqs or out of KV cache.",
               [query(f"sum{running()}", "running"), query(waiting, "waiting")], "short", rising(5, 10),
-              overrides=[colour("running", GREEN), colour("waiting", ORANGE)], see=[runbook("QueueBacklog"), runbook("EngineStalled")]),
+              overrides=[colour("running", GREEN), colour("waiting", ORANGE)], see=[runbook("VllmQueueLong"), runbook("VllmEngineStalled")]),
         lines("KV cache, and in five minutes", "Dashed: the last ten minutes drawn on for five. At 100 % the engine preempts requests.",
               [query(f"max by (model_name) {cache()}", "{{model_name}}"), query(forecast(), "in 5 min {{model_name}}")],
               "percentunit", rising(0.8, 0.95), maximum=1, lines_at=True, overrides=[dashed("/^in 5 min/")],
-              see=[runbook("KvCacheNearlyFull"), runbook("KvCacheExhaustionForecast")]),
+              see=[runbook("VllmKvCacheFull"), runbook("VllmKvCacheExhaustionForecast")]),
     )
 
 
@@ -197,7 +199,7 @@ def tokens(board):
               overrides=[colour("longest gap P99", RED), colour("longest gap P50", GREEN),
                          override("silent streams", unit="short", custom__axisPlacement="right", custom__drawStyle="bars", custom__fillOpacity=40,
                                   color={"mode": "fixed", "fixedColor": ORANGE}, decimals=0)],
-              see=[runbook("EngineStalled")]),
+              see=[runbook("VllmEngineStalled")]),
         lines("Preemptions and prefix cache", "A preempted request starts over: the KV cache is too small for what runs. Prefix-cache hits are prompt "
               "tokens that cost nothing.",
               [query(hit_rate(), "prefix-cache hits"),
@@ -208,18 +210,18 @@ def tokens(board):
                                   color={"mode": "fixed", "fixedColor": RED},
                                   thresholds={"mode": "absolute", "steps": [{"color": GREEN, "value": None}, {"color": YELLOW, "value": 0.05},
                                                                             {"color": RED, "value": 0.1}]})],
-              see=[runbook("PreemptionRateHigh")]),
+              see=[runbook("VllmPreemptionsHigh")]),
     )
 
 
 def objective(board):
     board.row("Service level")
     board.add(6, 8, gauge("Goodput", "The share of requests that succeeded and kept both objectives, at least: what misses two is counted twice. TTFT and TPOT "
-                          "are of streams.", [query(goodput(), "goodput")], "percentunit", falling(0.95, 0.99), 0.8, 1,
-                          see=[runbook("TTFTBudgetBurn")]))
+                          "are of streams.", [query(goodput(), "goodput")], "percentunit", falling(0.9, 0.95), 0, 1,
+                          see=[runbook("RequestsTtftBudgetBurn")]))
     board.add(18, 8, lines("Share within the objectives", "Success, time to first token and time per output token, each against its objective above, and all three.",
                            [query(success_share(), "success"), query(within(TTFT, "$ttft_slo"), "TTFT within $ttft_slo s"),
                             query(within(TPOT, "$tpot_slo"), "TPOT within $tpot_slo s"), query(goodput(), "goodput, at least")],
-                           "percentunit", falling(0.95, 0.99), minimum=None, maximum=1, calcs=("mean", "min", "lastNotNull"),
+                           "percentunit", falling(0.9, 0.95), minimum=None, maximum=1, calcs=("mean", "min", "lastNotNull"),
                            overrides=[colour("success", GREEN), dashed("goodput, at least", "text")],
-                           see=[runbook("TTFTBudgetBurn"), runbook("AvailabilityBudgetBurn")]))
+                           see=[runbook("RequestsTtftBudgetBurn"), runbook("RequestsAvailabilityBudgetBurn")]))

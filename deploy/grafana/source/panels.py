@@ -72,6 +72,11 @@ def mapping(texts):
     return {"type": "value", "options": options}
 
 
+def span(start, end, text, shade, index):
+    """All values from `start` to `end`; None is no end."""
+    return {"type": "range", "options": {"from": start, "to": end, "result": {"text": text, "color": shade, "index": index}}}
+
+
 def _panel(kind, title, description, queries, unit, steps, *, minimum=None, maximum=None, decimals=None,
            colours="palette-classic", overrides=(), custom=None, options=None, mappings=(), see=(), transformations=(),
            no_value=None):
@@ -199,7 +204,7 @@ def heat(title, description, expr, unit, scheme="Turbo", **more):
                   options=options, **more)
 
 
-def states(title, description, queries, steps, texts, **more):
+def states(title, description, queries, steps, mappings, **more):
     options = {
         "mergeValues": True,
         "showValue": "never",
@@ -211,7 +216,7 @@ def states(title, description, queries, steps, texts, **more):
     custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": False, "insertNulls": False,
               "hideFrom": {"legend": False, "tooltip": False, "viz": False}}
     return _panel("state-timeline", title, description, queries, "none", steps, colours="thresholds", custom=custom,
-                  options=options, mappings=[mapping(texts)], **more)
+                  options=options, mappings=mappings, **more)
 
 
 def table(title, description, columns, first, unit, *, sort=None, steps=None, see=()):
@@ -221,7 +226,7 @@ def table(title, description, columns, first, unit, *, sort=None, steps=None, se
     order = {name: index for index, name in enumerate([*first, *names])}
     overrides = []
     for name, _, column_unit, column_steps in columns:
-        properties = {"unit": column_unit}
+        properties = {"unit": column_unit, "decimals": {"none": 0, "short": 0, "celsius": 0, "percent": 0}.get(column_unit, 2)}
         if column_steps:
             properties["thresholds"] = {"mode": "absolute", "steps": [{"color": s, "value": v} for v, s in column_steps]}
             properties["custom__cellOptions"] = {"type": "color-text"}
@@ -236,7 +241,7 @@ def table(title, description, columns, first, unit, *, sort=None, steps=None, se
                "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False, "inspect": False}
     return _panel("table", title, description, targets, unit, steps or neutral(), overrides=overrides, custom=custom,
-                  options=options, transformations=transformations, decimals=2, see=see)
+                  options=options, transformations=transformations, see=see)
 
 
 class Board:

@@ -43,6 +43,11 @@ def engine_or_wire(engine, wire):
     return f"({engine} or on ({SAME_TARGET}) {wire})"
 
 
+def fallback(first, second):
+    """The second only where the first is not there at all; a bare `or` would add what has other labels."""
+    return f"{first} or on () {second}"
+
+
 def within(histogram, edge, selector=WIRE, by=""):
     """The share of a histogram's observations up to one of its edges. Prometheus 3 writes 1 as 1.0."""
     below = f'{selector},le=~"{edge}(\\\\.0)?"'

@@ -2,15 +2,15 @@
 
 from . import links, variables
 from .links import runbook
-from .panels import (BLUE, GREEN, ORANGE, PURPLE, RED, YELLOW, Board, colour, dashed, falling, heat, latency, lines, mapping, neutral, override,
-                     query, rising, stat, table)
-from .promql import RATE, or_zero, quantile, rate, renamed, renamed_rate, total
+from .panels import BLUE, GREEN, ORANGE, RED, YELLOW, Board, colour, falling, heat, lines, mapping, neutral, override, query, rising, stat, table
+from .promql import RATE, fallback, or_zero, quantile, renamed, total
 from .variables import ENGINE, TARGET, TENANT, WIRE
 
 SUCCESS, ERROR, CANCELLED = "vllm_request_success_total", "vllm_request_error_total", "vllm_request_cancelled_total"
 DURATION = "vllm_request_duration_seconds"
 INPUT, OUTPUT = "vllm_input_tokens_per_request", "vllm_output_tokens_per_request"
 TOKENS = "si:tok/s"
+SHARE = {"mode": "absolute", "steps": [{"color": GREEN, "value": None}, {"color": YELLOW, "value": 0.01}, {"color": RED, "value": 0.05}]}
 # Series without traffic are all there, at 0, as soon as one request came: what has nothing to say is left out.
 SOME = "> 0"
 
@@ -54,13 +54,13 @@ def first_row(board):
     board.add(
         6, 5,
         stat("Service up", "Every vLLM chosen can be reached: anything answers at /health.", [query(f"min(vllm_service_up{{{TARGET}}})", "up")], "none",
-             state, graph=False, background=True, mappings=up, see=[runbook("VllmDown")]),
+             state, graph=False, background=True, mappings=up, see=[runbook("VllmServiceDown")]),
         stat("Model loaded", "/health says 2xx and a model is listed, everywhere.", [query(f"min(vllm_model_loaded{{{TARGET}}})", "loaded")], "none",
-             state, graph=False, background=True, mappings=loaded, see=[runbook("ModelNotLoaded")]),
+             state, graph=False, background=True, mappings=loaded, see=[runbook("VllmModelNotLoaded")]),
         stat("Success rate", "Of the requests that succeeded or failed. Clients that left are in neither.", [query(success_rate(), "success")],
-             "percentunit", falling(0.99, 0.995), decimals=2, see=[runbook("SuccessRateLow")]),
+             "percentunit", falling(0.95, 0.995), decimals=2, see=[runbook("RequestsSuccessRateLow")]),
         stat("Health check P99", "The time that vLLM's /health takes to answer. It shares the event loop with requests: slow here is slow there.",
-             [query(p99, "P99")], "s", rising(0.25, 1)),
+             [query(p99, "P99")], "s", rising(0.25, 1), see=[runbook("VllmHealthCheckSlow")]),
     )
 
 
@@ -73,15 +73,16 @@ def ends(board):
               "reqps", neutral(), stacked="normal",
               overrides=[colour("success", GREEN), colour("error", RED), colour("cancelled", ORANGE)]),
         lines("Errors by kind", "upstream_*: no answer from vLLM. stream_*: a 200 that went wrong. proxy_*: refused by tokenglass.",
-              [query(f"{total(ERROR, WIRE, 'error_type')} {SOME} or {total(ERROR, WIRE)}", "{{error_type}}")],
-              "reqps", rising(0.1, 1), bars=True, stacked="normal", see=[runbook("ErrorRateHigh"), runbook("StreamErrors")]),
+              [query(f"{total(ERROR, WIRE, 'error_type')} {SOME}", "{{error_type}}")],
+              "reqps", rising(0.1, 1), bars=True, stacked="normal", no_value="No errors", see=[runbook("RequestsSuccessRateLow"), runbook("RequestsStreamErrors")]),
         lines("Cancels by phase", "Where the client left. Before the first token: it waited too long. While streaming: it had seen enough.",
-              [query(f"{total(CANCELLED, WIRE, 'phase')} {SOME} or {total(CANCELLED, WIRE)}", "{{phase}}"),
+              [query(f"{total(CANCELLED, WIRE, 'phase')} {SOME}", "{{phase}}"),
                query(share(CANCELLED), "share of all")],
-              "reqps", rising(0.1, 1),
-              overrides=[override("share of all", unit="percentunit", max=1, custom__axisPlacement="right", custom__fillOpacity=0,
+              "reqps", rising(0.1, 1), bars=True, stacked="normal", no_value="Nobody left",
+              overrides=[override("share of all", unit="percentunit", custom__axisPlacement="right", custom__fillOpacity=0,
+                                  custom__drawStyle="line", custom__lineWidth=2, custom__stacking={"mode": "none", "group": "B"},
                                   custom__lineStyle={"fill": "dash", "dash": [8, 6]}, color={"mode": "fixed", "fixedColor": "text"})],
-              see=[runbook("CancelRateHigh")]),
+              see=[runbook("RequestsCancelRateHigh")]),
     )
 
 
@@ -100,10 +101,11 @@ def pressure(board):
                                   color={"mode": "fixed", "fixedColor": ORANGE}),
                          override("preemptions per second", unit="short", max=None, custom__axisPlacement="right", custom__fillOpacity=30,
                                   color={"mode": "fixed", "fixedColor": RED})],
-              see=[runbook("PreemptionRateHigh"), runbook("KvCacheNearlyFull")]),
+              see=[runbook("VllmPreemptionsHigh"), runbook("VllmKvCacheFull")]),
         lines("Finish reasons", "Of the choices that finished. Much `length`: max_tokens cuts answers off.",
-              [query(f"{total('vllm_request_finish_total', WIRE, 'finish_reason')} {SOME} "
-                     f"or {total('vllm:request_success_total', ENGINE, 'finished_reason')} {SOME}", "{{finish_reason}}{{finished_reason}}")],
+              [query(fallback(f"{total('vllm_request_finish_total', WIRE, 'finish_reason')} {SOME}",
+                              f"{total('vllm:request_success_total', ENGINE, 'finished_reason')} {SOME}"),
+                     "{{finish_reason}}{{finished_reason}}")],
               "cps", neutral(), stacked="percent"),
     )
 
@@ -114,11 +116,11 @@ def tokens(board):
     board.add(
         12, 8,
         lines("Input tokens by source", "usage: vLLM's own count. tokenizer and estimate: ours, where vLLM gave none. partial: of a stream that was cut.",
-              [query(f"{total(f'{INPUT}_sum', WIRE, 'source')} {SOME} or {total(f'{INPUT}_sum', WIRE)}", "{{source}}")], TOKENS, neutral(),
+              [query(f"{total(f'{INPUT}_sum', WIRE, 'source')} {SOME}", "{{source}}")], TOKENS, neutral(),
               stacked="normal"),
         lines("Output tokens by source", "The same of what was generated; and, dashed, what vLLM counts.",
-              [query(f"{total(f'{OUTPUT}_sum', WIRE, 'source')} {SOME} or {total(f'{OUTPUT}_sum', WIRE)}", "{{source}}"),
-               query(f"{total('vllm:generation_tokens_total', ENGINE)} or {total(f'{OUTPUT}_sum', WIRE)}", "vLLM")],
+              [query(f"{total(f'{OUTPUT}_sum', WIRE, 'source')} {SOME}", "{{source}}"),
+               query(total("vllm:generation_tokens_total", ENGINE), "vLLM")],
               TOKENS, neutral(), stacked="normal",
               overrides=[override("vLLM", custom__stacking={"mode": "none", "group": "B"}, custom__fillOpacity=0,
                                   custom__lineStyle={"fill": "dash", "dash": [8, 6]}, color={"mode": "fixed", "fixedColor": "text"})]),
@@ -165,22 +167,22 @@ def books(board):
     board.row("What nobody counted, and the proxy itself")
     unseen = total("vllm_unaccounted_tokens_total", TARGET)
     of_engine = f"({total('vllm:generation_tokens_total', ENGINE)} + {total('vllm:prompt_tokens_total', ENGINE)})"
-    nothing = f"0 * {build()}"
     board.add(
         8, 8,
         lines("Unaccounted tokens", "vLLM counted them and they did not pass the proxy: someone goes around it. Over 1 % for long deserves a look.",
-              [query(f"{total('vllm_unaccounted_tokens_total', TARGET, 'direction')} or {nothing}", "{{direction}}"),
-               query(f"{unseen} / {of_engine} or {nothing}", "share of vLLM's")],
-              TOKENS, rising(1, 10),
-              overrides=[override("share of vLLM's", unit="percentunit", max=1, custom__axisPlacement="right", custom__fillOpacity=0,
+              [query(total("vllm_unaccounted_tokens_total", TARGET, "direction"), "{{direction}}"),
+               query(f"{unseen} / {of_engine}", "share of vLLM's")],
+              TOKENS, rising(1, 10), no_value="vLLM's own counters are not read",
+              overrides=[override("share of vLLM's", unit="percentunit", thresholds=SHARE, custom__axisPlacement="right", custom__fillOpacity=0,
                                   color={"mode": "fixed", "fixedColor": ORANGE})],
-              see=[runbook("UnaccountedTokens")]),
+              see=[runbook("RequestsUnaccountedTokens")]),
         lines("What the proxy adds", "Its own time for a request: before vLLM has it, and before the client has vLLM's head.",
               [query(quantile(q, "tokenglass_overhead_seconds", TARGET), n) for q, n in ((0.5, "P50"), (0.95, "P95"), (0.99, "P99"))],
-              "s", rising(0.01, 0.05), overrides=[colour("P50", GREEN), colour("P95", YELLOW), colour("P99", RED)]),
+              "s", rising(0.01, 0.05), overrides=[colour("P50", GREEN), colour("P95", YELLOW), colour("P99", RED)],
+              see=[runbook("TokenglassOverheadHigh")]),
         lines("What the proxy could not do", "Measurements that failed (the traffic went on), label values beyond a cap, probes of vLLM that failed.",
-              [query(f"sum by (reason) ({rate('tokenglass_observer_faults_total', TARGET)}) or {nothing}", "fault {{reason}}"),
-               query(f"{total('tokenglass_label_overflow_total', TARGET, 'label')} or {nothing}", "overflow {{label}}"),
-               query(f"{total('vllm_probe_request_error_total', TARGET)} or {nothing}", "failed probes")],
-              "cps", rising(0.01, 0.1), see=[runbook("LabelOverflow")]),
+              [query(total("tokenglass_observer_faults_total", TARGET, "reason"), "fault {{reason}}"),
+               query(or_zero(total("tokenglass_label_overflow_total", TARGET), build()), "label overflow"),
+               query(or_zero(total("vllm_probe_request_error_total", TARGET), build()), "failed probes")],
+              "cps", rising(0.01, 0.1), see=[runbook("TokenglassLabelOverflow")]),
     )
