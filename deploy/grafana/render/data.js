@@ -50,11 +50,8 @@ function stepOf(value, thresholds) {
 }
 
 function shadeOf(value, config) {
-  for (const mapping of config.mappings ?? []) {
-    const hit = mapping.options[String(value)];
-    if (hit?.color) return shade(hit.color);
-  }
-  return stepOf(value, config.thresholds);
+  const hit = mapped(value, config);
+  return hit?.color ? shade(hit.color) : stepOf(value, config.thresholds);
 }
 
 // Every series has a value, or null, for each of the same times.

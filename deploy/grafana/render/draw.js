@@ -190,6 +190,14 @@ function heatmap(panel, body, _section, data) {
 }
 
 function states(panel, body, section, data) {
+  const list = element("div", element("div", section, "legend"), "list");
+  for (const mapping of panel.fieldConfig.defaults.mappings) {
+    for (const { text, color } of mapping.type === "range" ? [mapping.options.result] : Object.values(mapping.options)) {
+      const item = element("span", list);
+      element("i", item, "key").style.background = shade(color);
+      item.append(text);
+    }
+  }
   const names = data.series.map((s) => s.name), spans = [];
   data.series.forEach((s, r) => {
     let from = 0;
@@ -207,12 +215,6 @@ function states(panel, body, section, data) {
       return { type: "rect", shape: { x: a[0], y: a[1] - tall / 2, width: Math.max(1, b[0] - a[0]), height: tall }, style: { fill: at.visual("color"), opacity: 0.85 } };
     } }],
   });
-  const list = element("div", element("div", section, "legend"), "list");
-  for (const [value, { text }] of Object.entries(panel.fieldConfig.defaults.mappings[0].options)) {
-    const item = element("span", list);
-    element("i", item, "key").style.background = shadeOf(Number(value), panel.fieldConfig.defaults);
-    item.append(text);
-  }
 }
 
 function table(panel, body, _section, data) {

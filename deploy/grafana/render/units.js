@@ -38,12 +38,18 @@ const UNITS = {
   },
 };
 
+function mapped(value, config) {
+  for (const { type, options } of config.mappings ?? []) {
+    if (type === "value" && options[String(value)]) return options[String(value)];
+    if (type === "range" && value >= (options.from ?? -Infinity) && value <= (options.to ?? Infinity)) return options.result;
+  }
+  return undefined;
+}
+
 function format(value, config) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  for (const mapping of config.mappings ?? []) {
-    const hit = mapping.options[String(value)];
-    if (hit) return hit.text;
-  }
+  const hit = mapped(value, config);
+  if (hit) return hit.text;
   const unit = config.unit ?? "none";
   if (unit.startsWith("si:")) return scaled(value, SI, unit.slice(3), config.decimals);
   if (!UNITS[unit]) throw new Error(`the unit ${unit} is not known to the renderer`);

@@ -186,7 +186,7 @@ def health(board):
                 ("Temperature", per_gpu("temperature"), "celsius", rising(70, 80)),
                 ("Power", per_gpu("power"), "watt", None),
                 ("SM clock", per_gpu("SM clock"), "hertz", None),
-                ("Slowed, reasons", f'sum by ({INSTANCE}, gpu) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "short", rising(1, 2)),
+                ("Throttled", f'sum by ({INSTANCE}, gpu) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "short", rising(1, 2)),
                 ("Rows lost", per_gpu("retired rows"), "short", rising(1, 8)),
                 ("Last XID", f"max by ({INSTANCE}, gpu) (DCGM_FI_DEV_XID_ERRORS{{{TARGET}}} or DCGM_FI_DEV_XID_ERROR{{{TARGET}}})", "none",
                  rising(1, 46)),

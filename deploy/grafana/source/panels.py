@@ -210,10 +210,10 @@ def states(title, description, queries, steps, mappings, **more):
         "showValue": "never",
         "alignValue": "left",
         "rowHeight": 0.85,
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "single", "sort": "none"},
     }
-    custom = {"fillOpacity": 75, "lineWidth": 0, "spanNulls": False, "insertNulls": False,
+    custom = {"fillOpacity": 75, "lineWidth": 0,
               "hideFrom": {"legend": False, "tooltip": False, "viz": False}}
     return _panel("state-timeline", title, description, queries, "none", steps, colours="thresholds", custom=custom,
                   options=options, mappings=mappings, **more)
@@ -237,7 +237,7 @@ def table(title, description, columns, first, unit, *, sort=None, steps=None, se
         {"id": "organize", "options": {"excludeByName": {"Time": True}, "indexByName": order,
                                        "renameByName": {**first, **names}}},
     ]
-    options = {"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""},
+    options = {"showHeader": True, "cellHeight": "sm",
                "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False, "inspect": False}
     return _panel("table", title, description, targets, unit, steps or neutral(), overrides=overrides, custom=custom,
@@ -300,12 +300,17 @@ class Board:
 
     def _annotations(self):
         target = 'cluster=~"$cluster",namespace=~"$namespace",instance=~"$instance"'
-        common = {"datasource": DATASOURCE, "enable": True, "hide": False, "step": "30s"}
+        common = {"datasource": DATASOURCE, "hide": False}
+
+        def asked(expr):
+            # Grafana 10 looks at the first, later ones at the second.
+            return {"expr": expr, "target": {"refId": "Anno", "expr": expr, "interval": "30s"}}
+
         return [
             {"builtIn": 1, "datasource": {"type": "grafana", "uid": "-- Grafana --"}, "enable": True, "hide": True,
              "iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard"},
-            {**common, "name": "tokenglass started", "iconColor": "blue", "titleFormat": "tokenglass started",
-             "textFormat": "{{instance}}", "expr": f"changes(process_start_time_seconds{{{target}}}[1m]) > 0"},
+            {**common, "enable": True, "name": "tokenglass started", "iconColor": "blue", "titleFormat": "tokenglass started",
+             "textFormat": "{{instance}}", **asked(f"changes(process_start_time_seconds{{{target}}}[1m]) > 0")},
             {**common, "name": "Alerts", "iconColor": "red", "titleFormat": "{{alertname}}", "textFormat": "{{severity}} {{instance}} {{model}}",
-             "tagKeys": "alertname,severity", "enable": False, "expr": 'ALERTS{alertstate="firing",cluster=~"$cluster",namespace=~"$namespace"}'},
+             "tagKeys": "alertname,severity", "enable": False, **asked('ALERTS{alertstate="firing",cluster=~"$cluster",namespace=~"$namespace"}')},
         ]

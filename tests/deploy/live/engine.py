@@ -121,11 +121,13 @@ class Engine:
             seen = await self._relay(writer, head, body, self._pace(head, prompt - cached), key)
             if seen:
                 first, frames = seen
-                self.prefill.observe(first - scheduled)
-                self.ttft.observe(first - began)
                 end = time.monotonic()
-                self.decode.observe(end - first)
                 self.e2e.observe(end - began)
+                # Of an answer in one piece only its end can be seen from here.
+                if frames:
+                    self.prefill.observe(first - scheduled)
+                    self.ttft.observe(first - began)
+                    self.decode.observe(end - first)
                 for _ in range(frames - 1):
                     self.itl.observe((end - first) / (frames - 1))
         finally:
@@ -137,8 +139,8 @@ class Engine:
         """The longer the prompt and the fuller the batch, the slower; what the request itself says comes first."""
         load = len(self.running)
         pace = {
-            "ttft_ms": {"dist": "lognormal", "mean": self.speed * (40 + prompt * 0.15 + 14 * load), "std": 40},
-            "itl_ms": {"dist": "lognormal", "mean": self.speed * (24 + 2.4 * load), "std": 10},
+            "ttft_ms": {"dist": "lognormal", "mean": self.speed * (40 + prompt * 0.2 + 12 * load), "std": 40},
+            "itl_ms": {"dist": "lognormal", "mean": self.speed * (34 + 1.6 * load), "std": 10},
         }
         given = re.search(rb"(?i)\r\nx-sim: *([^\r]*)", head)
         return {**pace, **(json.loads(given[1]) if given else {})}
@@ -174,7 +176,7 @@ class Engine:
                     self._grow(key, tokens)
         finally:
             sim_writer.close()
-        return (first, max(1, frames)) if first else None
+        return (first, frames) if first else None
 
     def _grow(self, key, tokens):
         if key in self.running:

@@ -22,10 +22,11 @@ WORDS = "the quick brown fox jumps over the lazy dog and runs far away from all 
 
 
 class Client:
-    """Sends to one proxy. `tempo` stretches the waves: 1 for pictures, less for a short test."""
+    """Sends to one proxy. `tempo` stretches the waves, `trouble` makes faults rarer: 1 of both for a short test."""
 
-    def __init__(self, port, models, rate, *, tempo=1.0, seed=1):
+    def __init__(self, port, models, rate, *, tempo=1.0, trouble=1.0, embeds=True, seed=1):
         self.port, self.models, self.rate, self.tempo = port, models, rate, tempo
+        self.trouble, self.embeds = trouble, embeds
         self.random = random.Random(seed)
         self.open = set()
 
@@ -33,9 +34,9 @@ class Client:
         began = time.monotonic()
         while (now := time.monotonic()) < until:
             age = (now - began) / self.tempo
-            # A slow wave, a ripple on it, and a rush at the third minute and each fourth from there.
-            wave = 1 + 0.45 * math.sin(age / 75) + 0.2 * math.sin(age / 17)
-            rush = 3.2 if 170 <= age % 240 < 200 else 1
+            # A slow wave, a ripple on it, and a rush for half a minute every six.
+            wave = 1 + 0.35 * math.sin(age / 75) + 0.15 * math.sin(age / 17)
+            rush = 1.9 if 200 <= age % 360 < 235 else 1
             await asyncio.sleep(self.random.expovariate(self.rate * wave * rush))
             task = asyncio.ensure_future(self._request(rush > 1))
             self.open.add(task)
@@ -75,18 +76,18 @@ class Client:
     def _draw(self, rush):
         dice = self.random.random
         model = self.random.choice(self.models)
-        words = int(self.random.lognormvariate(5.0 if not rush else 6.3, 0.9))
+        words = int(self.random.lognormvariate(5.0 if not rush else 5.4, 0.8))
         prompt = " ".join(self.random.choices(WORDS, k=min(words, 4000)))
         kind = dice()
-        if kind < 0.06:
+        if kind < 0.06 and self.embeds:
             return "/v1/embeddings", {"model": self.models[0], "input": prompt[:400]}, None, None
-        if kind < 0.075:
+        if 0.06 < kind < 0.06 + 0.012 * self.trouble:
             return "/v1/chat/completions", {"model": "no-such-model", "messages": [{"role": "user", "content": "?"}]}, None, None
         chat = kind < 0.85
         ask = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
-        limit = 160 if dice() < 0.8 else 24
+        limit = 200 if dice() < 0.8 else 40
         body = {"model": model, "max_tokens": limit, **ask}
-        directive = {"output_tokens": {"dist": "lognormal", "mean": 62, "std": 40}}
+        directive = {"output_tokens": {"dist": "lognormal", "mean": 95, "std": 50}}
         if dice() < 0.12:
             directive["reasoning_tokens"] = 15
         if dice() < 0.8:
@@ -95,7 +96,7 @@ class Client:
                 body["stream_options"] = {"include_usage": True}
         dice_fault = dice()
         for share, fault in FAULTS:
-            dice_fault -= share
+            dice_fault -= share * self.trouble
             if dice_fault < 0:
                 directive.update(fault)
                 break

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A small fleet to look at: three tokenglass, three simulated vLLMs, two GPUs, traffic, and a real Prometheus.
 
-usage: world.py [--seconds N] [--tempo T]    prints the URL of Prometheus and runs until stopped, or for N seconds of traffic
+usage: world.py [--seconds N] [--tempo T] [--trouble T]    prints the URL of Prometheus and runs until stopped, or for N seconds of traffic
 
 | instance | vLLM | GPU |
 |---|---|---|
@@ -90,8 +90,8 @@ class Prometheus:
 class World:
     """Everything but the Prometheus; as a context manager it takes all down again."""
 
-    def __init__(self, *, tempo=1.0, rates=(1.3, 0.8, 0.4)):
-        self.tempo, self.rates = tempo, rates
+    def __init__(self, *, tempo=1.0, trouble=1.0, rates=(1.3, 0.8, 0.4)):
+        self.tempo, self.trouble, self.rates = tempo, trouble, rates
         self.processes, self.admins, self.ports = [], {}, {}
         self.ended = False
 
@@ -113,13 +113,13 @@ class World:
         sims = [
             self._sim("llama-3.3-70b", "llama-3.3-70b-support"),
             self._sim("qwen3-32b"),
-            self._sim("mistral-small-24b", "--ttft-ms", '{"dist":"lognormal","mean":90,"std":50}', "--itl-ms", "25"),
+            self._sim("mistral-small-24b", "--ttft-ms", '{"dist":"lognormal","mean":90,"std":50}', "--itl-ms", '{"dist":"lognormal","mean":30,"std":9}'),
         ]
         self.gpus = Gpus(self.folder / "gpus.json")
         self.loop = asyncio.new_event_loop()
         self.engines = [
-            Engine("llama-3.3-70b", sims[0], seats=6, capacity=6000, old_names=False, speed=1.0),
-            Engine("qwen3-32b", sims[1], seats=8, capacity=9000, old_names=True, speed=0.6),
+            Engine("llama-3.3-70b", sims[0], seats=12, capacity=8000, old_names=False, speed=1.0),
+            Engine("qwen3-32b", sims[1], seats=12, capacity=7000, old_names=True, speed=0.7),
         ]
         for engine in self.engines:
             self.loop.run_until_complete(engine.start())
@@ -190,7 +190,7 @@ class World:
         proxies = list(self.ports.values())
         models = (["llama-3.3-70b", "llama-3.3-70b", "llama-3.3-70b-support"], ["qwen3-32b"], ["mistral-small-24b"])
         tasks = [
-            asyncio.ensure_future(Client(port, names, rate, tempo=self.tempo, seed=index).run(self.until))
+            asyncio.ensure_future(Client(port, names, rate, tempo=self.tempo, trouble=self.trouble, embeds=index < 2, seed=index).run(self.until))
             for index, (port, names, rate) in enumerate(zip(proxies, models, self.rates))
         ]
         # Someone goes around the proxy.
@@ -235,8 +235,9 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seconds", type=float, default=float("inf"))
     options.add_argument("--tempo", type=float, default=1.0)
+    options.add_argument("--trouble", type=float, default=1.0)
     given = options.parse_args()
-    with World(tempo=given.tempo) as world:
+    with World(tempo=given.tempo, trouble=given.trouble) as world:
         prometheus = Prometheus(world, "new", place=True, interval=2)
         print(prometheus.url, flush=True)
         end = time.monotonic() + given.seconds
