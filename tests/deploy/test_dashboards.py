@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "live"))
@@ -125,6 +126,13 @@ def test_each_metric_is_in_the_catalogue(path):
     known = set(re.findall(r"`([a-zA-Z_:][\w:]*)`", CATALOGUE))
     unknown = {name for name in names if name not in known and re.sub(r"_(bucket|sum|count)$", "", name) not in known}
     assert not unknown
+
+
+def test_grafana_is_told_where_they_are():
+    (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    assert source["type"] == "prometheus" and source["jsonData"]["exemplarTraceIdDestinations"][0]["name"] == "trace_id"
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "tokenglass.yaml").read_text())["providers"]
+    assert provider["type"] == "file" and provider["options"]["path"]
 
 
 @pytest.mark.skipif(not RUNBOOKS.is_dir(), reason="there are no runbooks")
@@ -244,6 +252,13 @@ def test_every_variable_has_values(fleet, path, version):
     assert {name for name, values in found.items() if not values} <= (PLACE if version == "old" else set())
     assert {"search", "batch"} <= set(found["tenant"]) and {"llama-3.3-70b", "qwen3-32b"} <= set(found["model"])
     assert found["instance"] == ["llama-0:9101", "mistral-0:9101", "qwen-0:9101"]
+
+
+def test_a_query_without_an_answer_is_noticed(fleet):
+    for target in ({"instant": True}, {"instant": False}):
+        for query in ("no_such_metric", "vector(0) / 0", "vector(1) / 0"):
+            assert dashboards.ask(fleet.new, target, query, time.time(), 20) == []
+        assert dashboards.ask(fleet.new, target, "vector(0)", time.time(), 20)
 
 
 def test_the_annotations_are_valid(fleet):

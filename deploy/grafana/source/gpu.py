@@ -42,6 +42,10 @@ def field(name):
         return f"{metric}{{{TARGET}}}" + (f" * {factor}" if factor != 1 else "")
 
     old, new = (scaled(*pair) for pair in FIELDS[name])
+    if name == "utilisation":
+        # NVML does not say it of a GPU that is cut into MIG instances; the instances' engines do.
+        engines = (scaled("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 100), scaled("DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO", 100))
+        return f"({old} or {new} or on ({INSTANCE}, UUID) ({' or '.join(engines)}))"
     return f"({old} or {new})"
 
 

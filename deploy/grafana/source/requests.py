@@ -141,17 +141,18 @@ def talker(title, label, name):
     """The ten that ask most over the range on screen."""
     window = "$__range"
 
-    def named(expression):
-        # A table cannot show a label that is not there.
-        return f'label_replace({expression}, "{label}", "(none)", "{label}", "")'
-
     everything = total(f"{DURATION}_count", WIRE, label, window)
+
+    def named(expression):
+        # Of the same ten in each column; and a table cannot show a label that is not there.
+        top = f"({expression}) and on ({label}) topk(10, {everything})"
+        return f'label_replace({top}, "{label}", "(none)", "{label}", "")'
 
     def part(metric):
         return f"({total(metric, WIRE, label, window)} or 0 * {everything}) / {everything}"
 
     columns = [
-        ("Requests", named(f"topk(10, {everything})"), "reqps", None),
+        ("Requests", named(everything), "reqps", None),
         ("Errors", named(part(ERROR)), "percentunit", rising(0.01, 0.05)),
         ("Cancelled", named(part(CANCELLED)), "percentunit", rising(0.1, 0.2)),
         ("Latency P95", named(quantile(0.95, DURATION, by=label, window=window)), "s", rising(10, 30)),
@@ -159,7 +160,7 @@ def talker(title, label, name):
         ("Input", named(total(f"{INPUT}_sum", WIRE, label, window)), TOKENS, None),
         ("Output", named(total(f"{OUTPUT}_sum", WIRE, label, window)), TOKENS, None),
     ]
-    description = f"By {name.lower()}, over the whole range on screen; the ten with the most requests have them shown."
+    description = f"By {name.lower()}, over the whole range on screen: the ten with the most requests."
     return table(title, description, columns, {label: name}, "short", sort="Requests")
 
 
