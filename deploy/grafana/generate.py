@@ -18,7 +18,10 @@ DASHBOARDS = {"gpu-overview": gpu, "inference-performance": inference, "request-
 
 def rendered():
     for name, module in DASHBOARDS.items():
-        yield HERE / "dashboards" / f"{name}.json", json.dumps(module.board().json(), indent=2, ensure_ascii=False) + "\n"
+        yield (
+            HERE / "dashboards" / f"{name}.json",
+            json.dumps(module.board().json(), indent=2, ensure_ascii=False) + "\n",
+        )
 
 
 def main(arguments):

@@ -59,9 +59,18 @@ def test_the_dashboard_is_well_made(path):
     assert board["id"] is None and board["uid"] in UIDS and 39 <= board["schemaVersion"] <= 41
     assert "__inputs" not in board, "these break provisioning"
     assert board["graphTooltip"] == 1 and board["refresh"] and board["description"]
-    assert [v for v in ("datasource", "cluster", "namespace", "model", "instance", "tenant") if v not in dashboards.variables(board)] == []
+    assert [
+        v
+        for v in ("datasource", "cluster", "namespace", "model", "instance", "tenant")
+        if v not in dashboards.variables(board)
+    ] == []
     siblings = board["links"][0]
-    assert siblings["type"] == "dashboards" and siblings["keepTime"] and siblings["includeVars"] and set(siblings["tags"]) <= set(board["tags"])
+    assert (
+        siblings["type"] == "dashboards"
+        and siblings["keepTime"]
+        and siblings["includeVars"]
+        and set(siblings["tags"]) <= set(board["tags"])
+    )
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
 
@@ -88,7 +97,9 @@ def test_each_panel_says_what_it_shows(path):
             continue
         defaults = panel["fieldConfig"]["defaults"]
         assert panel["description"].endswith(".") and defaults["unit"], panel["title"]
-        assert panel["datasource"] == source and all(target["datasource"] == source for target in panel["targets"]), panel["title"]
+        assert panel["datasource"] == source and all(target["datasource"] == source for target in panel["targets"]), (
+            panel["title"]
+        )
         properties = [p for o in panel["fieldConfig"]["overrides"] for p in o["properties"]]
         for thresholds in [defaults["thresholds"], *(p["value"] for p in properties if p["id"] == "thresholds")]:
             first, *steps = [step["value"] for step in thresholds["steps"]]
@@ -110,8 +121,17 @@ def test_the_queries_are_sound(path):
             assert inner.startswith("sum by (le"), (title, expression)
         for matcher in re.findall(r'(\w+)(=~?)"\$', expression):
             assert matcher[1] == "=~", (title, matcher)
-        if "_seconds_bucket" in expression and target["format"] == "time_series" and re.search(r"time_to_first|duration", expression):
-            assert target["exemplar"] or "share" in title.lower() or "goodput" in title.lower() or "vLLM" in target["legendFormat"], title
+        if (
+            "_seconds_bucket" in expression
+            and target["format"] == "time_series"
+            and re.search(r"time_to_first|duration", expression)
+        ):
+            assert (
+                target["exemplar"]
+                or "share" in title.lower()
+                or "goodput" in title.lower()
+                or "vLLM" in target["legendFormat"]
+            ), title
         dashboards.expand(expression, dashboards.chosen(board))
 
 
@@ -120,7 +140,11 @@ def test_each_metric_is_in_the_catalogue(path):
     board = dashboards.load(path)
     texts = [target["expr"] for _, target in dashboards.queries(board)]
     texts += [variable["query"]["query"] for variable in board["templating"]["list"] if variable["type"] == "query"]
-    texts += [annotation["expr"] for annotation in board["annotations"]["list"] if "expr" in annotation and "ALERTS" not in annotation["expr"]]
+    texts += [
+        annotation["expr"]
+        for annotation in board["annotations"]["list"]
+        if "expr" in annotation and "ALERTS" not in annotation["expr"]
+    ]
     names = {name for text in texts for name in re.findall(r"([a-zA-Z_:][\w:]*)\{", text)}
     assert len(names) > 10
     known = set(re.findall(r"`([a-zA-Z_:][\w:]*)`", CATALOGUE))
@@ -129,7 +153,9 @@ def test_each_metric_is_in_the_catalogue(path):
 
 
 def test_grafana_is_told_where_they_are():
-    (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yaml").read_text())[
+        "datasources"
+    ]
     assert source["type"] == "prometheus" and source["jsonData"]["exemplarTraceIdDestinations"][0]["name"] == "trace_id"
     (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "tokenglass.yaml").read_text())["providers"]
     assert provider["type"] == "file" and provider["options"]["path"]
@@ -138,7 +164,12 @@ def test_grafana_is_told_where_they_are():
 @pytest.mark.skipif(not RUNBOOKS.is_dir(), reason="there are no runbooks")
 @pytest.mark.parametrize("path", ALL)
 def test_each_runbook_is_there(path):
-    urls = [link["url"] for panel in dashboards.panels(dashboards.load(path)) for link in panel["links"] if "/runbooks/" in link["url"]]
+    urls = [
+        link["url"]
+        for panel in dashboards.panels(dashboards.load(path))
+        for link in panel["links"]
+        if "/runbooks/" in link["url"]
+    ]
     assert urls
     assert [url for url in urls if not (RUNBOOKS / url.rsplit("/", 1)[1]).is_file()] == []
 
@@ -215,8 +246,10 @@ def test_every_query_has_an_answer_whatever_the_names(fleet, instance):
 
 def test_what_the_wire_knows_is_there_without_metrics_of_vllm(fleet):
     items = [
-        item for item in wanted(instance="mistral-0:9101")
-        if item[0] != "gpu-overview" and item[2]["legendFormat"] not in ENGINE_ONLY.get(item[1], ())
+        item
+        for item in wanted(instance="mistral-0:9101")
+        if item[0] != "gpu-overview"
+        and item[2]["legendFormat"] not in ENGINE_ONLY.get(item[1], ())
         # One request in ten fails, of one in two seconds: not each of these happens in a minute.
         and item[1] not in ("Errors by kind", "Cancels by phase")
     ]
@@ -226,13 +259,24 @@ def test_what_the_wire_knows_is_there_without_metrics_of_vllm(fleet):
 
 def test_several_values_can_be_chosen(fleet):
     # As Grafana writes them: escaped for a regular expression within a string.
-    items = list(wanted(model=r"(llama-3\\.3-70b|qwen3-32b)", instance="(llama-0:9101|qwen-0:9101)", cluster="eu-west", namespace="inference"))
+    items = list(
+        wanted(
+            model=r"(llama-3\\.3-70b|qwen3-32b)",
+            instance="(llama-0:9101|qwen-0:9101)",
+            cluster="eu-west",
+            namespace="inference",
+        )
+    )
     assert fleet.unanswered(fleet.new, items) == []
 
 
 def test_one_tenant_can_be_chosen(fleet):
-    items = [item for item in wanted(tenant="search") if item[1] in ("Requests per second", "Latency", "Success, errors, cancels", "Tenants")
-             and item[2]["refId"] == "A"]
+    items = [
+        item
+        for item in wanted(tenant="search")
+        if item[1] in ("Requests per second", "Latency", "Success, errors, cancels", "Tenants")
+        and item[2]["refId"] == "A"
+    ]
     assert len(items) == 5
     assert fleet.unanswered(fleet.new, items) == []
 
@@ -271,8 +315,20 @@ def test_the_annotations_are_valid(fleet):
 
 
 def test_a_browser_draws_every_panel(fleet, tmp_path):
-    command = [GRAFANA / "render" / "run", fleet.new.url, "--out", tmp_path, "--minutes", str(SECONDS / 60), "--scrape", "5", "--json"]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=240, check=False, env=os.environ)
+    command = [
+        GRAFANA / "render" / "run",
+        fleet.new.url,
+        "--out",
+        tmp_path,
+        "--minutes",
+        str(SECONDS / 60),
+        "--scrape",
+        "5",
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=240, check=False, env=os.environ
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = json.loads(done.stdout)
     assert len(outcomes) == 3

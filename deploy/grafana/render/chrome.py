@@ -14,12 +14,27 @@ class Chrome:
         self.profile = tempfile.mkdtemp(prefix="tokenglass-render-")
         to_read, self.to = os.pipe()
         self.of, of_write = os.pipe()
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe", "--no-first-run",
-                   "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", f"--user-data-dir={self.profile}"]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            f"--user-data-dir={self.profile}",
+        ]
         # Chromium wants the pipe at 3 and 4.
         shell = ["/bin/bash", "-c", f'exec "$@" 3<&{to_read} 4>&{of_write}', "chrome", binary, *options, "about:blank"]
-        self.process = subprocess.Popen(shell, pass_fds=(to_read, of_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            shell,
+            pass_fds=(to_read, of_write),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(to_read)
         os.close(of_write)
         self.buffer, self.number, self.errors = b"", 0, []

@@ -1,8 +1,27 @@
 "use strict";
 // Grafana's units, those that the dashboards use: a number to what stands on screen.
-const SI = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
-const IEC = [[2 ** 40, "Ti"], [2 ** 30, "Gi"], [2 ** 20, "Mi"], [2 ** 10, "Ki"], [1, ""]];
-const SECONDS = [[86400, " d"], [3600, " h"], [60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"]];
+const SI = [
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+  [1, ""],
+];
+const IEC = [
+  [2 ** 40, "Ti"],
+  [2 ** 30, "Gi"],
+  [2 ** 20, "Mi"],
+  [2 ** 10, "Ki"],
+  [1, ""],
+];
+const SECONDS = [
+  [86400, " d"],
+  [3600, " h"],
+  [60, " min"],
+  [1, " s"],
+  [1e-3, " ms"],
+  [1e-6, " µs"],
+];
 
 function digits(value, decimals) {
   if (decimals !== undefined) return value.toFixed(decimals);
@@ -41,7 +60,8 @@ const UNITS = {
 function mapped(value, config) {
   for (const { type, options } of config.mappings ?? []) {
     if (type === "value" && options[String(value)]) return options[String(value)];
-    if (type === "range" && value >= (options.from ?? -Infinity) && value <= (options.to ?? Infinity)) return options.result;
+    if (type === "range" && value >= (options.from ?? -Infinity) && value <= (options.to ?? Infinity))
+      return options.result;
   }
   return undefined;
 }

@@ -2,8 +2,29 @@
 
 from . import links, variables
 from .links import runbook
-from .panels import (BLUE, GREEN, ORANGE, PURPLE, RED, YELLOW, Board, bars, colour, dashed, gauge, lines, mapping, neutral, override,
-                     query, rising, span, stat, states, table)
+from .panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    Board,
+    bars,
+    colour,
+    dashed,
+    gauge,
+    lines,
+    mapping,
+    neutral,
+    override,
+    query,
+    rising,
+    span,
+    stat,
+    states,
+    table,
+)
 from .promql import RATE, engine_or_wire, or_zero, rate
 from .variables import ENGINE, TARGET, WIRE
 
@@ -71,8 +92,9 @@ def tokens():
 
 def requests_in_flight(series="vllm_requests_in_flight{%s}"):
     """0 before the first request, when the series is not there yet."""
-    return or_zero(f"sum by ({INSTANCE}) ({series % TARGET})",
-                   f"sum by ({INSTANCE}) (tokenglass_build_info{{{TARGET}}})")
+    return or_zero(
+        f"sum by ({INSTANCE}) ({series % TARGET})", f"sum by ({INSTANCE}) (tokenglass_build_info{{{TARGET}}})"
+    )
 
 
 def mismatch(gpu_over_time, utilisation, asked_over_time, requests):
@@ -85,8 +107,11 @@ def mismatch(gpu_over_time, utilisation, asked_over_time, requests):
 
 def board():
     board = Board(
-        links.GPU, "tokenglass / GPU overview",
-        "GPUs by NVML under DCGM's names, beside the requests that they work for.", variables.common(), ["gpu"],
+        links.GPU,
+        "tokenglass / GPU overview",
+        "GPUs by NVML under DCGM's names, beside the requests that they work for.",
+        variables.common(),
+        ["gpu"],
     )
     first_row(board)
     utilisation(board)
@@ -100,60 +125,153 @@ def board():
 def first_row(board):
     board.row("Now")
     board.add(
-        6, 6,
-        gauge("GPU utilisation", "Mean over the GPUs chosen: the share of time in which a kernel ran. It says busy, not efficient: "
-              "see the tensor pipe below.", [query(f"avg{field('utilisation')}", "utilisation")], "percent", rising(70, 90), 0, 100,
-              see=[links.dashboard(links.INFERENCE)]),
-        gauge("GPU memory", "Used of what the driver leaves. vLLM takes --gpu-memory-utilization at its start, so a high steady "
-              "value is normal; a rising one is not.", [query(memory_share(lambda n: f"sum{field(n)}"), "memory")], "percent",
-              rising(90, 95), 0, 100, see=[runbook("GpuMemoryNearlyFull")]),
-        gauge("Temperature", "The hottest GPU.", [query(f"max{field('temperature')}", "hottest")], "celsius", rising(70, 80), 0, 100,
-              see=[runbook("GpuTemperatureHigh")]),
-        stat("Power", "All GPUs together, and their share of the limits that the driver enforces.",
-             [query(f"sum{field('power')}", "draw"), query(f"sum{field('power')} / sum{field('power limit')} * 100", "of the limit")],
-             "percent", rising(85, 98),
-             overrides=[override("draw", unit="watt", thresholds={"mode": "absolute", "steps": [{"color": BLUE, "value": None}]})]),
+        6,
+        6,
+        gauge(
+            "GPU utilisation",
+            "Mean over the GPUs chosen: the share of time in which a kernel ran. It says busy, not efficient: "
+            "see the tensor pipe below.",
+            [query(f"avg{field('utilisation')}", "utilisation")],
+            "percent",
+            rising(70, 90),
+            0,
+            100,
+            see=[links.dashboard(links.INFERENCE)],
+        ),
+        gauge(
+            "GPU memory",
+            "Used of what the driver leaves. vLLM takes --gpu-memory-utilization at its start, so a high steady "
+            "value is normal; a rising one is not.",
+            [query(memory_share(lambda n: f"sum{field(n)}"), "memory")],
+            "percent",
+            rising(90, 95),
+            0,
+            100,
+            see=[runbook("GpuMemoryNearlyFull")],
+        ),
+        gauge(
+            "Temperature",
+            "The hottest GPU.",
+            [query(f"max{field('temperature')}", "hottest")],
+            "celsius",
+            rising(70, 80),
+            0,
+            100,
+            see=[runbook("GpuTemperatureHigh")],
+        ),
+        stat(
+            "Power",
+            "All GPUs together, and their share of the limits that the driver enforces.",
+            [
+                query(f"sum{field('power')}", "draw"),
+                query(f"sum{field('power')} / sum{field('power limit')} * 100", "of the limit"),
+            ],
+            "percent",
+            rising(85, 98),
+            overrides=[
+                override(
+                    "draw", unit="watt", thresholds={"mode": "absolute", "steps": [{"color": BLUE, "value": None}]}
+                )
+            ],
+        ),
     )
 
 
 def utilisation(board):
     board.row("Utilisation")
-    board.add(16, 9, lines("GPU utilisation", "Share of time in which a kernel ran, for each GPU.", [query(each("utilisation"), NAME)],
-                           "percent", rising(70, 90), maximum=100, lines_at=True))
-    board.add(8, 9, bars("What the chip does", "Of the cycles of the last poll: SMs with work, tensor cores in use, memory moving data. High "
-                         "DRAM and low tensor is decoding, the other way round is prefill. Hopper and later.",
-                         [query(f"avg{field(n)}", n) for n in ("SM active", "tensor active", "DRAM active")], "percent",
-                         rising(70, 90), 0, 100))
+    board.add(
+        16,
+        9,
+        lines(
+            "GPU utilisation",
+            "Share of time in which a kernel ran, for each GPU.",
+            [query(each("utilisation"), NAME)],
+            "percent",
+            rising(70, 90),
+            maximum=100,
+            lines_at=True,
+        ),
+    )
+    board.add(
+        8,
+        9,
+        bars(
+            "What the chip does",
+            "Of the cycles of the last poll: SMs with work, tensor cores in use, memory moving data. High "
+            "DRAM and low tensor is decoding, the other way round is prefill. Hopper and later.",
+            [query(f"avg{field(n)}", n) for n in ("SM active", "tensor active", "DRAM active")],
+            "percent",
+            rising(70, 90),
+            0,
+            100,
+        ),
+    )
 
 
 def memory_heat_power(board):
     board.row("Memory, temperature, power")
     board.add(
-        8, 9,
-        lines("Memory used and free", "Framebuffer of each GPU; what the driver reserves is in neither.",
-              [query(each("memory used"), f"used {NAME}"), query(each("memory free"), f"free {NAME}")], "bytes", neutral(PURPLE),
-              overrides=[dashed("/^free/")], see=[runbook("GpuMemoryNearlyFull")]),
-        lines("Temperature", "Dashed: the temperature at which the GPU slows itself down, the lowest of all.",
-              [query(each("temperature"), NAME), query(each("memory temperature"), f"memory {NAME}"),
-               query(f'min(tokenglass_gpu_temperature_threshold_celsius{{{TARGET},threshold="slowdown"}})', "slows down at")],
-              "celsius", rising(70, 80), overrides=[dashed("slows down at", RED)], minimum=20,
-              see=[runbook("GpuTemperatureHigh")]),
-        lines("Power", "Draw of each GPU; dashed: the lowest limit that the driver enforces.",
-              [query(each("power"), NAME), query(f"min{field('power limit')}", "limit")], "watt", neutral(ORANGE),
-              overrides=[dashed("limit", RED)]),
+        8,
+        9,
+        lines(
+            "Memory used and free",
+            "Framebuffer of each GPU; what the driver reserves is in neither.",
+            [query(each("memory used"), f"used {NAME}"), query(each("memory free"), f"free {NAME}")],
+            "bytes",
+            neutral(PURPLE),
+            overrides=[dashed("/^free/")],
+            see=[runbook("GpuMemoryNearlyFull")],
+        ),
+        lines(
+            "Temperature",
+            "Dashed: the temperature at which the GPU slows itself down, the lowest of all.",
+            [
+                query(each("temperature"), NAME),
+                query(each("memory temperature"), f"memory {NAME}"),
+                query(
+                    f'min(tokenglass_gpu_temperature_threshold_celsius{{{TARGET},threshold="slowdown"}})',
+                    "slows down at",
+                ),
+            ],
+            "celsius",
+            rising(70, 80),
+            overrides=[dashed("slows down at", RED)],
+            minimum=20,
+            see=[runbook("GpuTemperatureHigh")],
+        ),
+        lines(
+            "Power",
+            "Draw of each GPU; dashed: the lowest limit that the driver enforces.",
+            [query(each("power"), NAME), query(f"min{field('power limit')}", "limit")],
+            "watt",
+            neutral(ORANGE),
+            overrides=[dashed("limit", RED)],
+        ),
     )
 
 
 def clocks(board):
     board.row("Clocks and PCIe")
     board.add(
-        12, 8,
-        lines("SM and memory clocks", "A clock that falls while the load stays is throttling: see the reasons below.",
-              [query(each("SM clock"), f"SM {NAME}"), query(each("memory clock"), f"memory {NAME}")], "hertz", neutral(),
-              overrides=[dashed("/^memory/")], see=[runbook("GpuHardwareThrottled")]),
-        lines("PCIe", "What each GPU sends and receives. Tensor parallelism without NVLink, and KV cache that is offloaded, show here.",
-              [query(each("PCIe sent"), f"sent {NAME}"), query(each("PCIe received"), f"received {NAME}")], "binBps", neutral(),
-              overrides=[dashed("/^received/")]),
+        12,
+        8,
+        lines(
+            "SM and memory clocks",
+            "A clock that falls while the load stays is throttling: see the reasons below.",
+            [query(each("SM clock"), f"SM {NAME}"), query(each("memory clock"), f"memory {NAME}")],
+            "hertz",
+            neutral(),
+            overrides=[dashed("/^memory/")],
+            see=[runbook("GpuHardwareThrottled")],
+        ),
+        lines(
+            "PCIe",
+            "What each GPU sends and receives. Tensor parallelism without NVLink, and KV cache that is offloaded, show here.",
+            [query(each("PCIe sent"), f"sent {NAME}"), query(each("PCIe received"), f"received {NAME}")],
+            "binBps",
+            neutral(),
+            overrides=[dashed("/^received/")],
+        ),
     )
 
 
@@ -161,41 +279,83 @@ def health(board):
     board.row("Health")
     errors = "DCGM_FI_DEV_ECC_{}_VOL_TOTAL"
     board.add(
-        8, 8,
-        lines("ECC errors", "New errors in the interval. Single-bit errors are corrected; one double-bit error has ended a process.",
-              [query(f"sum by ({GPU}) (increase({errors.format(kind)}{{{TARGET}}}[{RATE}]))", f"{name} {NAME}")
-               for kind, name in (("SBE", "single-bit"), ("DBE", "double-bit"))],
-              "short", rising(1, 10), bars=True, overrides=[colour("/^double/", RED), colour("/^single/", YELLOW)],
-              calcs=("max", "lastNotNull"), see=[runbook("GpuEccDoubleBit")]),
-        lines("XID errors", "What the driver reported since tokenglass started, by code. 79: off the bus. 48, 62, 64, 95, 119, 120: memory or GSP, reset or reboot. "
-              "13, 31, 43: usually the application's.",
-              # Not its increase: a code's series begins with its first error, at 1.
-              [query(f"sum by ({INSTANCE}, gpu, xid) (tokenglass_gpu_xid_errors_total{{{TARGET}}}) or on ({INSTANCE}, gpu) "
-                     f'label_replace(0 * sum by ({INSTANCE}, gpu) (tokenglass_gpu_up{{{TARGET}}}), "xid", "none", "", "")',
-                     "{{instance}} GPU {{gpu}} XID {{xid}}")],
-              "short", rising(1, 2), calcs=("max", "lastNotNull"), see=[runbook("GpuXidCritical")]),
-        states("Throttle reasons", "Why clocks are held down, of any GPU; the table says of which. Power cap under full load is normal; hardware and thermal reasons are not.",
-               [query(f'sum by (reason) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "{{reason}}")],
-               [(None, QUIET), (1, RED)], [mapping({0: ("no GPU", QUIET)}), span(1, None, "some GPUs", RED, 1)],
-               see=[runbook("GpuHardwareThrottled"), runbook("GpuSoftwareThrottled")]),
+        8,
+        8,
+        lines(
+            "ECC errors",
+            "New errors in the interval. Single-bit errors are corrected; one double-bit error has ended a process.",
+            [
+                query(f"sum by ({GPU}) (increase({errors.format(kind)}{{{TARGET}}}[{RATE}]))", f"{name} {NAME}")
+                for kind, name in (("SBE", "single-bit"), ("DBE", "double-bit"))
+            ],
+            "short",
+            rising(1, 10),
+            bars=True,
+            overrides=[colour("/^double/", RED), colour("/^single/", YELLOW)],
+            calcs=("max", "lastNotNull"),
+            see=[runbook("GpuEccDoubleBit")],
+        ),
+        lines(
+            "XID errors",
+            "What the driver reported since tokenglass started, by code. 79: off the bus. 48, 62, 64, 95, 119, 120: memory or GSP, reset or reboot. "
+            "13, 31, 43: usually the application's.",
+            # Not its increase: a code's series begins with its first error, at 1.
+            [
+                query(
+                    f"sum by ({INSTANCE}, gpu, xid) (tokenglass_gpu_xid_errors_total{{{TARGET}}}) or on ({INSTANCE}, gpu) "
+                    f'label_replace(0 * sum by ({INSTANCE}, gpu) (tokenglass_gpu_up{{{TARGET}}}), "xid", "none", "", "")',
+                    "{{instance}} GPU {{gpu}} XID {{xid}}",
+                )
+            ],
+            "short",
+            rising(1, 2),
+            calcs=("max", "lastNotNull"),
+            see=[runbook("GpuXidCritical")],
+        ),
+        states(
+            "Throttle reasons",
+            "Why clocks are held down, of any GPU; the table says of which. Power cap under full load is normal; hardware and thermal reasons are not.",
+            [query(f'sum by (reason) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "{{reason}}")],
+            [(None, QUIET), (1, RED)],
+            [mapping({0: ("no GPU", QUIET)}), span(1, None, "some GPUs", RED, 1)],
+            see=[runbook("GpuHardwareThrottled"), runbook("GpuSoftwareThrottled")],
+        ),
     )
     board.add(
-        24, 5,
+        24,
+        5,
         table(
-            "GPUs", "One line for each GPU, as of the last poll.",
+            "GPUs",
+            "One line for each GPU, as of the last poll.",
             [
-                ("Answers", f"min by ({INSTANCE}, gpu) (tokenglass_gpu_up{{{TARGET}}})", "bool_yes_no", [(None, RED), (1, GREEN)]),
+                (
+                    "Answers",
+                    f"min by ({INSTANCE}, gpu) (tokenglass_gpu_up{{{TARGET}}})",
+                    "bool_yes_no",
+                    [(None, RED), (1, GREEN)],
+                ),
                 ("Utilisation", per_gpu("utilisation"), "percent", rising(70, 90)),
                 ("Memory", memory_share(lambda n: per_gpu(n, "sum")), "percent", rising(90, 95)),
                 ("Temperature", per_gpu("temperature"), "celsius", rising(70, 80)),
                 ("Power", per_gpu("power"), "watt", None),
                 ("SM clock", per_gpu("SM clock"), "hertz", None),
-                ("Throttled", f'sum by ({INSTANCE}, gpu) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})', "short", rising(1, 2)),
+                (
+                    "Throttled",
+                    f'sum by ({INSTANCE}, gpu) (tokenglass_gpu_clocks_event{{{TARGET},reason!~"{HARMLESS}"}})',
+                    "short",
+                    rising(1, 2),
+                ),
                 ("Rows lost", per_gpu("retired rows"), "short", rising(1, 8)),
-                ("Last XID", f"max by ({INSTANCE}, gpu) (DCGM_FI_DEV_XID_ERRORS{{{TARGET}}} or DCGM_FI_DEV_XID_ERROR{{{TARGET}}})", "none",
-                 rising(1, 46)),
+                (
+                    "Last XID",
+                    f"max by ({INSTANCE}, gpu) (DCGM_FI_DEV_XID_ERRORS{{{TARGET}}} or DCGM_FI_DEV_XID_ERROR{{{TARGET}}})",
+                    "none",
+                    rising(1, 46),
+                ),
             ],
-            {"cluster": "Cluster", "namespace": "Namespace", "instance": "Instance", "gpu": "GPU"}, "short", see=[runbook("GpuLost")],
+            {"cluster": "Cluster", "namespace": "Namespace", "instance": "Instance", "gpu": "GPU"},
+            "short",
+            see=[runbook("GpuLost")],
         ),
     )
 
@@ -207,22 +367,55 @@ def per_gpu(name, how="max"):
 def efficiency(board):
     board.row("Is it worth its power?")
     board.add(
-        8, 8,
-        lines("Energy per token", "Joules of all GPUs chosen for each token generated, prefill and idling included. At little load "
-              "it rises: the GPU burns much for being on.",
-              [query(f"{watts()} / {tokens()}", "energy per token")], "joule", rising(20, 100),
-              overrides=[colour("energy per token", ORANGE)]),
-        lines("GPU work beside requests", "Mean utilisation, and the requests in flight that explain it.",
-              [query(f"avg{field('utilisation')}", "utilisation"), query(f"sum({requests_in_flight()})", "requests in flight")],
-              "percent", rising(70, 90), maximum=100,
-              overrides=[override("requests in flight", unit="short", max=None, custom__axisPlacement="right", custom__fillOpacity=0,
-                                  color={"mode": "fixed", "fixedColor": ORANGE})],
-              see=[links.dashboard(links.INFERENCE)]),
-        states("GPU without requests, requests without GPU",
-               f"Red above: over {BUSY} % busy while no request passes the proxy, so someone goes around it. Red below: requests in flight "
-               f"and under {IDLE} % busy, so the engine hangs or waits for something else.",
-               [query(mismatch("min_over_time", f"> bool {BUSY}", "max_over_time", "== bool 0"), "busy without requests {{instance}}"),
-                query(mismatch("max_over_time", f"< bool {IDLE}", "min_over_time", "> bool 0"), "requests without GPU {{instance}}")],
-               [(None, GREEN), (1, RED)], [mapping({0: ("as it should", GREEN), 1: ("mismatch", RED)})],
-               see=[links.dashboard(links.REQUESTS), runbook("VllmEngineStalled")]),
+        8,
+        8,
+        lines(
+            "Energy per token",
+            "Joules of all GPUs chosen for each token generated, prefill and idling included. At little load "
+            "it rises: the GPU burns much for being on.",
+            [query(f"{watts()} / {tokens()}", "energy per token")],
+            "joule",
+            rising(20, 100),
+            overrides=[colour("energy per token", ORANGE)],
+        ),
+        lines(
+            "GPU work beside requests",
+            "Mean utilisation, and the requests in flight that explain it.",
+            [
+                query(f"avg{field('utilisation')}", "utilisation"),
+                query(f"sum({requests_in_flight()})", "requests in flight"),
+            ],
+            "percent",
+            rising(70, 90),
+            maximum=100,
+            overrides=[
+                override(
+                    "requests in flight",
+                    unit="short",
+                    max=None,
+                    custom__axisPlacement="right",
+                    custom__fillOpacity=0,
+                    color={"mode": "fixed", "fixedColor": ORANGE},
+                )
+            ],
+            see=[links.dashboard(links.INFERENCE)],
+        ),
+        states(
+            "GPU without requests, requests without GPU",
+            f"Red above: over {BUSY} % busy while no request passes the proxy, so someone goes around it. Red below: requests in flight "
+            f"and under {IDLE} % busy, so the engine hangs or waits for something else.",
+            [
+                query(
+                    mismatch("min_over_time", f"> bool {BUSY}", "max_over_time", "== bool 0"),
+                    "busy without requests {{instance}}",
+                ),
+                query(
+                    mismatch("max_over_time", f"< bool {IDLE}", "min_over_time", "> bool 0"),
+                    "requests without GPU {{instance}}",
+                ),
+            ],
+            [(None, GREEN), (1, RED)],
+            [mapping({0: ("as it should", GREEN), 1: ("mismatch", RED)})],
+            see=[links.dashboard(links.REQUESTS), runbook("VllmEngineStalled")],
+        ),
     )

@@ -19,12 +19,34 @@ def dashboard(uid):
 
 
 def of_dashboard():
-    base = {"asDropdown": False, "icon": "external link", "includeVars": False, "keepTime": False, "tags": [],
-            "targetBlank": True, "tooltip": "", "type": "link", "url": ""}
+    base = {
+        "asDropdown": False,
+        "icon": "external link",
+        "includeVars": False,
+        "keepTime": False,
+        "tags": [],
+        "targetBlank": True,
+        "tooltip": "",
+        "type": "link",
+        "url": "",
+    }
     return [
         # By tag, since a link by path would not survive a Grafana that is served below a path.
-        {**base, "type": "dashboards", "title": "tokenglass", "tags": [TAG], "includeVars": True, "keepTime": True,
-         "targetBlank": False},
-        {**base, "icon": "doc", "title": "Runbooks", "url": RUNBOOKS.replace("/blob/", "/tree/"), "tooltip": "A page for each alert"},
+        {
+            **base,
+            "type": "dashboards",
+            "title": "tokenglass",
+            "tags": [TAG],
+            "includeVars": True,
+            "keepTime": True,
+            "targetBlank": False,
+        },
+        {
+            **base,
+            "icon": "doc",
+            "title": "Runbooks",
+            "url": RUNBOOKS.replace("/blob/", "/tree/"),
+            "tooltip": "A page for each alert",
+        },
         {**base, "icon": "info", "title": "Metrics", "url": CATALOGUE, "tooltip": "What each metric means"},
     ]

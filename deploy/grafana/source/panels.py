@@ -74,12 +74,32 @@ def mapping(texts):
 
 def span(start, end, text, shade, index):
     """All values from `start` to `end`; None is no end."""
-    return {"type": "range", "options": {"from": start, "to": end, "result": {"text": text, "color": shade, "index": index}}}
+    return {
+        "type": "range",
+        "options": {"from": start, "to": end, "result": {"text": text, "color": shade, "index": index}},
+    }
 
 
-def _panel(kind, title, description, queries, unit, steps, *, minimum=None, maximum=None, decimals=None,
-           colours="palette-classic", overrides=(), custom=None, options=None, mappings=(), see=(), transformations=(),
-           no_value=None):
+def _panel(
+    kind,
+    title,
+    description,
+    queries,
+    unit,
+    steps,
+    *,
+    minimum=None,
+    maximum=None,
+    decimals=None,
+    colours="palette-classic",
+    overrides=(),
+    custom=None,
+    options=None,
+    mappings=(),
+    see=(),
+    transformations=(),
+    no_value=None,
+):
     defaults = {
         "unit": unit,
         "color": {"mode": colours},
@@ -107,8 +127,21 @@ def _panel(kind, title, description, queries, unit, steps, *, minimum=None, maxi
     return panel
 
 
-def lines(title, description, queries, unit, steps, *, stacked=None, fill=10, bars=False, lines_at=False, label="",
-          calcs=("mean", "max", "lastNotNull"), **more):
+def lines(
+    title,
+    description,
+    queries,
+    unit,
+    steps,
+    *,
+    stacked=None,
+    fill=10,
+    bars=False,
+    lines_at=False,
+    label="",
+    calcs=("mean", "max", "lastNotNull"),
+    **more,
+):
     """Series over time. `stacked` is "normal" or "percent"; `lines_at` draws the thresholds into the graph."""
     custom = {
         "drawStyle": "bars" if bars else "line",
@@ -163,8 +196,19 @@ def gauge(title, description, queries, unit, steps, minimum, maximum, **more):
         "minVizHeight": 75,
         "minVizWidth": 75,
     }
-    return _panel("gauge", title, description, queries, unit, steps, minimum=minimum, maximum=maximum,
-                  colours="thresholds", options=options, **more)
+    return _panel(
+        "gauge",
+        title,
+        description,
+        queries,
+        unit,
+        steps,
+        minimum=minimum,
+        maximum=maximum,
+        colours="thresholds",
+        options=options,
+        **more,
+    )
 
 
 def bars(title, description, queries, unit, steps, minimum, maximum, **more):
@@ -180,8 +224,19 @@ def bars(title, description, queries, unit, steps, minimum, maximum, **more):
         "minVizWidth": 8,
         "maxVizHeight": 300,
     }
-    return _panel("bargauge", title, description, queries, unit, steps, minimum=minimum, maximum=maximum,
-                  colours="thresholds", options=options, **more)
+    return _panel(
+        "bargauge",
+        title,
+        description,
+        queries,
+        unit,
+        steps,
+        minimum=minimum,
+        maximum=maximum,
+        colours="thresholds",
+        options=options,
+        **more,
+    )
 
 
 def heat(title, description, expr, unit, scheme="Turbo", **more):
@@ -189,8 +244,15 @@ def heat(title, description, expr, unit, scheme="Turbo", **more):
     options = {
         "calculate": False,
         "cellGap": 1,
-        "color": {"mode": "scheme", "scheme": scheme, "fill": "dark-orange", "scale": "exponential", "exponent": 0.5,
-                  "steps": 64, "reverse": False},
+        "color": {
+            "mode": "scheme",
+            "scheme": scheme,
+            "fill": "dark-orange",
+            "scale": "exponential",
+            "exponent": 0.5,
+            "steps": 64,
+            "reverse": False,
+        },
         "exemplars": {"color": "rgba(255,0,255,0.7)"},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
@@ -200,8 +262,17 @@ def heat(title, description, expr, unit, scheme="Turbo", **more):
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
     }
     custom = {"hideFrom": {"legend": False, "tooltip": False, "viz": False}, "scaleDistribution": {"type": "linear"}}
-    return _panel("heatmap", title, description, [query(expr, "{{le}}", heat=True)], "reqps", neutral(), custom=custom,
-                  options=options, **more)
+    return _panel(
+        "heatmap",
+        title,
+        description,
+        [query(expr, "{{le}}", heat=True)],
+        "reqps",
+        neutral(),
+        custom=custom,
+        options=options,
+        **more,
+    )
 
 
 def states(title, description, queries, steps, mappings, **more):
@@ -213,10 +284,20 @@ def states(title, description, queries, steps, mappings, **more):
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "single", "sort": "none"},
     }
-    custom = {"fillOpacity": 75, "lineWidth": 0,
-              "hideFrom": {"legend": False, "tooltip": False, "viz": False}}
-    return _panel("state-timeline", title, description, queries, "none", steps, colours="thresholds", custom=custom,
-                  options=options, mappings=mappings, **more)
+    custom = {"fillOpacity": 75, "lineWidth": 0, "hideFrom": {"legend": False, "tooltip": False, "viz": False}}
+    return _panel(
+        "state-timeline",
+        title,
+        description,
+        queries,
+        "none",
+        steps,
+        colours="thresholds",
+        custom=custom,
+        options=options,
+        mappings=mappings,
+        **more,
+    )
 
 
 def table(title, description, columns, first, unit, *, sort=None, steps=None, see=()):
@@ -226,22 +307,40 @@ def table(title, description, columns, first, unit, *, sort=None, steps=None, se
     order = {name: index for index, name in enumerate([*first, *names])}
     overrides = []
     for name, _, column_unit, column_steps in columns:
-        properties = {"unit": column_unit, "decimals": {"none": 0, "short": 0, "celsius": 0, "percent": 0}.get(column_unit, 2)}
+        properties = {
+            "unit": column_unit,
+            "decimals": {"none": 0, "short": 0, "celsius": 0, "percent": 0}.get(column_unit, 2),
+        }
         if column_steps:
-            properties["thresholds"] = {"mode": "absolute", "steps": [{"color": s, "value": v} for v, s in column_steps]}
+            properties["thresholds"] = {
+                "mode": "absolute",
+                "steps": [{"color": s, "value": v} for v, s in column_steps],
+            }
             properties["custom__cellOptions"] = {"type": "color-text"}
             properties["color"] = {"mode": "thresholds"}
         overrides.append(override(name, **properties))
     transformations = [
         {"id": "merge", "options": {}},
-        {"id": "organize", "options": {"excludeByName": {"Time": True}, "indexByName": order,
-                                       "renameByName": {**first, **names}}},
+        {
+            "id": "organize",
+            "options": {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {**first, **names}},
+        },
     ]
-    options = {"showHeader": True, "cellHeight": "sm",
-               "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
+    options = {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False, "inspect": False}
-    return _panel("table", title, description, targets, unit, steps or neutral(), overrides=overrides, custom=custom,
-                  options=options, transformations=transformations, see=see)
+    return _panel(
+        "table",
+        title,
+        description,
+        targets,
+        unit,
+        steps or neutral(),
+        overrides=overrides,
+        custom=custom,
+        options=options,
+        transformations=transformations,
+        see=see,
+    )
 
 
 class Board:
@@ -307,10 +406,32 @@ class Board:
             return {"expr": expr, "target": {"refId": "Anno", "expr": expr, "interval": "30s"}}
 
         return [
-            {"builtIn": 1, "datasource": {"type": "grafana", "uid": "-- Grafana --"}, "enable": True, "hide": True,
-             "iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard"},
-            {**common, "enable": True, "name": "tokenglass started", "iconColor": "blue", "titleFormat": "tokenglass started",
-             "textFormat": "{{instance}}", **asked(f"changes(process_start_time_seconds{{{target}}}[1m]) > 0")},
-            {**common, "name": "Alerts", "iconColor": "red", "titleFormat": "{{alertname}}", "textFormat": "{{severity}} {{instance}} {{model}}",
-             "tagKeys": "alertname,severity", "enable": False, **asked('ALERTS{alertstate="firing",cluster=~"$cluster",namespace=~"$namespace"}')},
+            {
+                "builtIn": 1,
+                "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+                "enable": True,
+                "hide": True,
+                "iconColor": "rgba(0, 211, 255, 1)",
+                "name": "Annotations & Alerts",
+                "type": "dashboard",
+            },
+            {
+                **common,
+                "enable": True,
+                "name": "tokenglass started",
+                "iconColor": "blue",
+                "titleFormat": "tokenglass started",
+                "textFormat": "{{instance}}",
+                **asked(f"changes(process_start_time_seconds{{{target}}}[1m]) > 0"),
+            },
+            {
+                **common,
+                "name": "Alerts",
+                "iconColor": "red",
+                "titleFormat": "{{alertname}}",
+                "textFormat": "{{severity}} {{instance}} {{model}}",
+                "tagKeys": "alertname,severity",
+                "enable": False,
+                **asked('ALERTS{alertstate="firing",cluster=~"$cluster",namespace=~"$namespace"}'),
+            },
         ]

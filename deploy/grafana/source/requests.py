@@ -2,7 +2,25 @@
 
 from . import links, variables
 from .links import runbook
-from .panels import BLUE, GREEN, ORANGE, RED, YELLOW, Board, colour, falling, heat, lines, mapping, neutral, override, query, rising, stat, table
+from .panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    YELLOW,
+    Board,
+    colour,
+    falling,
+    heat,
+    lines,
+    mapping,
+    neutral,
+    override,
+    query,
+    rising,
+    stat,
+    table,
+)
 from .promql import RATE, fallback, or_zero, quantile, renamed, total
 from .variables import ENGINE, TARGET, TENANT, WIRE
 
@@ -10,7 +28,10 @@ SUCCESS, ERROR, CANCELLED = "vllm_request_success_total", "vllm_request_error_to
 DURATION = "vllm_request_duration_seconds"
 INPUT, OUTPUT = "vllm_input_tokens_per_request", "vllm_output_tokens_per_request"
 TOKENS = "si:tok/s"
-SHARE = {"mode": "absolute", "steps": [{"color": GREEN, "value": None}, {"color": YELLOW, "value": 0.01}, {"color": RED, "value": 0.05}]}
+SHARE = {
+    "mode": "absolute",
+    "steps": [{"color": GREEN, "value": None}, {"color": YELLOW, "value": 0.01}, {"color": RED, "value": 0.05}],
+}
 # Series without traffic are all there, at 0, as soon as one request came: what has nothing to say is left out.
 SOME = "> 0"
 
@@ -32,9 +53,11 @@ def success_rate():
 
 def board():
     board = Board(
-        links.REQUESTS, "tokenglass / Request analysis",
+        links.REQUESTS,
+        "tokenglass / Request analysis",
         "Success, failure and leaving of requests, and their tokens, by model, endpoint and tenant.",
-        variables.common() + [variables.sources()], ["requests"],
+        variables.common() + [variables.sources()],
+        ["requests"],
     )
     first_row(board)
     ends(board)
@@ -52,37 +75,103 @@ def first_row(board):
     state = [(None, RED), (1, GREEN)]
     p99 = quantile(0.99, "vllm_health_check_latency_seconds", TARGET)
     board.add(
-        6, 5,
-        stat("Service up", "Every vLLM chosen can be reached: anything answers at /health.", [query(f"min(vllm_service_up{{{TARGET}}})", "up")], "none",
-             state, graph=False, background=True, mappings=up, see=[runbook("VllmServiceDown")]),
-        stat("Model loaded", "/health says 2xx and a model is listed, everywhere.", [query(f"min(vllm_model_loaded{{{TARGET}}})", "loaded")], "none",
-             state, graph=False, background=True, mappings=loaded, see=[runbook("VllmModelNotLoaded")]),
-        stat("Success rate", "Of the requests that succeeded or failed. Clients that left are in neither.", [query(success_rate(), "success")],
-             "percentunit", falling(0.95, 0.995), decimals=2, see=[runbook("RequestsSuccessRateLow")]),
-        stat("Health check P99", "The time that vLLM's /health takes to answer. It shares the event loop with requests: slow here is slow there.",
-             [query(p99, "P99")], "s", rising(0.25, 1), see=[runbook("VllmHealthCheckSlow")]),
+        6,
+        5,
+        stat(
+            "Service up",
+            "Every vLLM chosen can be reached: anything answers at /health.",
+            [query(f"min(vllm_service_up{{{TARGET}}})", "up")],
+            "none",
+            state,
+            graph=False,
+            background=True,
+            mappings=up,
+            see=[runbook("VllmServiceDown")],
+        ),
+        stat(
+            "Model loaded",
+            "/health says 2xx and a model is listed, everywhere.",
+            [query(f"min(vllm_model_loaded{{{TARGET}}})", "loaded")],
+            "none",
+            state,
+            graph=False,
+            background=True,
+            mappings=loaded,
+            see=[runbook("VllmModelNotLoaded")],
+        ),
+        stat(
+            "Success rate",
+            "Of the requests that succeeded or failed. Clients that left are in neither.",
+            [query(success_rate(), "success")],
+            "percentunit",
+            falling(0.95, 0.995),
+            decimals=2,
+            see=[runbook("RequestsSuccessRateLow")],
+        ),
+        stat(
+            "Health check P99",
+            "The time that vLLM's /health takes to answer. It shares the event loop with requests: slow here is slow there.",
+            [query(p99, "P99")],
+            "s",
+            rising(0.25, 1),
+            see=[runbook("VllmHealthCheckSlow")],
+        ),
     )
 
 
 def ends(board):
     board.row("How requests end")
     board.add(
-        8, 9,
-        lines("Success, errors, cancels", "All requests by how they ended.",
-              [query(total(SUCCESS, WIRE), "success"), query(total(ERROR, WIRE), "error"), query(total(CANCELLED, WIRE), "cancelled")],
-              "reqps", neutral(), stacked="normal",
-              overrides=[colour("success", GREEN), colour("error", RED), colour("cancelled", ORANGE)]),
-        lines("Errors by kind", "upstream_*: no answer from vLLM. stream_*: a 200 that went wrong. proxy_*: refused by tokenglass.",
-              [query(f"{total(ERROR, WIRE, 'error_type')} {SOME}", "{{error_type}}")],
-              "reqps", rising(0.1, 1), bars=True, stacked="normal", no_value="No errors", see=[runbook("RequestsSuccessRateLow"), runbook("RequestsStreamErrors")]),
-        lines("Cancels by phase", "Where the client left. Before the first token: it waited too long. While streaming: it had seen enough.",
-              [query(f"{total(CANCELLED, WIRE, 'phase')} {SOME}", "{{phase}}"),
-               query(share(CANCELLED), "share of all")],
-              "reqps", rising(0.1, 1), bars=True, stacked="normal", no_value="Nobody left",
-              overrides=[override("share of all", unit="percentunit", custom__axisPlacement="right", custom__fillOpacity=0,
-                                  custom__drawStyle="line", custom__lineWidth=2, custom__stacking={"mode": "none", "group": "B"},
-                                  custom__lineStyle={"fill": "dash", "dash": [8, 6]}, color={"mode": "fixed", "fixedColor": "text"})],
-              see=[runbook("RequestsCancelRateHigh")]),
+        8,
+        9,
+        lines(
+            "Success, errors, cancels",
+            "All requests by how they ended.",
+            [
+                query(total(SUCCESS, WIRE), "success"),
+                query(total(ERROR, WIRE), "error"),
+                query(total(CANCELLED, WIRE), "cancelled"),
+            ],
+            "reqps",
+            neutral(),
+            stacked="normal",
+            overrides=[colour("success", GREEN), colour("error", RED), colour("cancelled", ORANGE)],
+        ),
+        lines(
+            "Errors by kind",
+            "upstream_*: no answer from vLLM. stream_*: a 200 that went wrong. proxy_*: refused by tokenglass.",
+            [query(f"{total(ERROR, WIRE, 'error_type')} {SOME}", "{{error_type}}")],
+            "reqps",
+            rising(0.1, 1),
+            bars=True,
+            stacked="normal",
+            no_value="No errors",
+            see=[runbook("RequestsSuccessRateLow"), runbook("RequestsStreamErrors")],
+        ),
+        lines(
+            "Cancels by phase",
+            "Where the client left. Before the first token: it waited too long. While streaming: it had seen enough.",
+            [query(f"{total(CANCELLED, WIRE, 'phase')} {SOME}", "{{phase}}"), query(share(CANCELLED), "share of all")],
+            "reqps",
+            rising(0.1, 1),
+            bars=True,
+            stacked="normal",
+            no_value="Nobody left",
+            overrides=[
+                override(
+                    "share of all",
+                    unit="percentunit",
+                    custom__axisPlacement="right",
+                    custom__fillOpacity=0,
+                    custom__drawStyle="line",
+                    custom__lineWidth=2,
+                    custom__stacking={"mode": "none", "group": "B"},
+                    custom__lineStyle={"fill": "dash", "dash": [8, 6]},
+                    color={"mode": "fixed", "fixedColor": "text"},
+                )
+            ],
+            see=[runbook("RequestsCancelRateHigh")],
+        ),
     )
 
 
@@ -90,23 +179,56 @@ def pressure(board):
     cache = renamed("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
     board.row("Pressure and finish")
     board.add(
-        12, 8,
-        lines("Preemptions and cache pressure", "Preemptions with a full KV cache: too many or too long requests at once.",
-              [query(f"max{cache} or {build()} * 0", "KV cache"),
-               query(or_zero(f"sum(vllm:num_requests_waiting{{{ENGINE}}})", build()), "waiting"),
-               query(or_zero(total("vllm:num_preemptions_total", ENGINE), build()), "preemptions per second")],
-              "percentunit", rising(0.8, 0.95), maximum=1,
-              overrides=[colour("KV cache", BLUE),
-                         override("waiting", unit="short", max=None, custom__axisPlacement="right", custom__fillOpacity=0,
-                                  color={"mode": "fixed", "fixedColor": ORANGE}),
-                         override("preemptions per second", unit="short", max=None, custom__axisPlacement="right", custom__fillOpacity=30,
-                                  color={"mode": "fixed", "fixedColor": RED})],
-              see=[runbook("VllmPreemptionsHigh"), runbook("VllmKvCacheFull")]),
-        lines("Finish reasons", "Of the choices that finished. Much `length`: max_tokens cuts answers off.",
-              [query(fallback(f"{total('vllm_request_finish_total', WIRE, 'finish_reason')} {SOME}",
-                              f"{total('vllm:request_success_total', ENGINE, 'finished_reason')} {SOME}"),
-                     "{{finish_reason}}{{finished_reason}}")],
-              "cps", neutral(), stacked="percent"),
+        12,
+        8,
+        lines(
+            "Preemptions and cache pressure",
+            "Preemptions with a full KV cache: too many or too long requests at once.",
+            [
+                query(f"max{cache} or {build()} * 0", "KV cache"),
+                query(or_zero(f"sum(vllm:num_requests_waiting{{{ENGINE}}})", build()), "waiting"),
+                query(or_zero(total("vllm:num_preemptions_total", ENGINE), build()), "preemptions per second"),
+            ],
+            "percentunit",
+            rising(0.8, 0.95),
+            maximum=1,
+            overrides=[
+                colour("KV cache", BLUE),
+                override(
+                    "waiting",
+                    unit="short",
+                    max=None,
+                    custom__axisPlacement="right",
+                    custom__fillOpacity=0,
+                    color={"mode": "fixed", "fixedColor": ORANGE},
+                ),
+                override(
+                    "preemptions per second",
+                    unit="short",
+                    max=None,
+                    custom__axisPlacement="right",
+                    custom__fillOpacity=30,
+                    color={"mode": "fixed", "fixedColor": RED},
+                ),
+            ],
+            see=[runbook("VllmPreemptionsHigh"), runbook("VllmKvCacheFull")],
+        ),
+        lines(
+            "Finish reasons",
+            "Of the choices that finished. Much `length`: max_tokens cuts answers off.",
+            [
+                query(
+                    fallback(
+                        f"{total('vllm_request_finish_total', WIRE, 'finish_reason')} {SOME}",
+                        f"{total('vllm:request_success_total', ENGINE, 'finished_reason')} {SOME}",
+                    ),
+                    "{{finish_reason}}{{finished_reason}}",
+                )
+            ],
+            "cps",
+            neutral(),
+            stacked="percent",
+        ),
     )
 
 
@@ -114,20 +236,50 @@ def tokens(board):
     board.row("Tokens")
     chosen = f'{WIRE},source=~"$source"'
     board.add(
-        12, 8,
-        lines("Input tokens by source", "usage: vLLM's own count. tokenizer and estimate: ours, where vLLM gave none. partial: of a stream that was cut.",
-              [query(f"{total(f'{INPUT}_sum', WIRE, 'source')} {SOME}", "{{source}}")], TOKENS, neutral(),
-              stacked="normal"),
-        lines("Output tokens by source", "The same of what was generated; and, dashed, what vLLM counts.",
-              [query(f"{total(f'{OUTPUT}_sum', WIRE, 'source')} {SOME}", "{{source}}"),
-               query(total("vllm:generation_tokens_total", ENGINE), "vLLM")],
-              TOKENS, neutral(), stacked="normal",
-              overrides=[override("vLLM", custom__stacking={"mode": "none", "group": "B"}, custom__fillOpacity=0,
-                                  custom__lineStyle={"fill": "dash", "dash": [8, 6]}, color={"mode": "fixed", "fixedColor": "text"})]),
-        heat("Input tokens per request", "How long prompts are, of the token source chosen above.",
-             total(f"{INPUT}_bucket", chosen, "le"), "short", "Blues"),
-        heat("Output tokens per request", "How long answers are, of the token source chosen above.",
-             total(f"{OUTPUT}_bucket", chosen, "le"), "short", "Oranges"),
+        12,
+        8,
+        lines(
+            "Input tokens by source",
+            "usage: vLLM's own count. tokenizer and estimate: ours, where vLLM gave none. partial: of a stream that was cut.",
+            [query(f"{total(f'{INPUT}_sum', WIRE, 'source')} {SOME}", "{{source}}")],
+            TOKENS,
+            neutral(),
+            stacked="normal",
+        ),
+        lines(
+            "Output tokens by source",
+            "The same of what was generated; and, dashed, what vLLM counts.",
+            [
+                query(f"{total(f'{OUTPUT}_sum', WIRE, 'source')} {SOME}", "{{source}}"),
+                query(total("vllm:generation_tokens_total", ENGINE), "vLLM"),
+            ],
+            TOKENS,
+            neutral(),
+            stacked="normal",
+            overrides=[
+                override(
+                    "vLLM",
+                    custom__stacking={"mode": "none", "group": "B"},
+                    custom__fillOpacity=0,
+                    custom__lineStyle={"fill": "dash", "dash": [8, 6]},
+                    color={"mode": "fixed", "fixedColor": "text"},
+                )
+            ],
+        ),
+        heat(
+            "Input tokens per request",
+            "How long prompts are, of the token source chosen above.",
+            total(f"{INPUT}_bucket", chosen, "le"),
+            "short",
+            "Blues",
+        ),
+        heat(
+            "Output tokens per request",
+            "How long answers are, of the token source chosen above.",
+            total(f"{OUTPUT}_bucket", chosen, "le"),
+            "short",
+            "Oranges",
+        ),
     )
 
 
@@ -156,7 +308,12 @@ def talker(title, label, name):
         ("Errors", named(part(ERROR)), "percentunit", rising(0.01, 0.05)),
         ("Cancelled", named(part(CANCELLED)), "percentunit", rising(0.1, 0.2)),
         ("Latency P95", named(quantile(0.95, DURATION, by=label, window=window)), "s", rising(10, 30)),
-        ("TTFT P95", named(quantile(0.95, "vllm_request_time_to_first_token_seconds", by=label, window=window)), "s", rising(1, 2.5)),
+        (
+            "TTFT P95",
+            named(quantile(0.95, "vllm_request_time_to_first_token_seconds", by=label, window=window)),
+            "s",
+            rising(1, 2.5),
+        ),
         ("Input", named(total(f"{INPUT}_sum", WIRE, label, window)), TOKENS, None),
         ("Output", named(total(f"{OUTPUT}_sum", WIRE, label, window)), TOKENS, None),
     ]
@@ -169,21 +326,52 @@ def books(board):
     unseen = total("vllm_unaccounted_tokens_total", TARGET)
     of_engine = f"({total('vllm:generation_tokens_total', ENGINE)} + {total('vllm:prompt_tokens_total', ENGINE)})"
     board.add(
-        8, 8,
-        lines("Unaccounted tokens", "vLLM counted them and they did not pass the proxy: someone goes around it. Over 1 % for long deserves a look.",
-              [query(total("vllm_unaccounted_tokens_total", TARGET, "direction"), "{{direction}}"),
-               query(f"{unseen} / {of_engine}", "share of vLLM's")],
-              TOKENS, rising(1, 10), no_value="vLLM's own counters are not read",
-              overrides=[override("share of vLLM's", unit="percentunit", thresholds=SHARE, custom__axisPlacement="right", custom__fillOpacity=0,
-                                  color={"mode": "fixed", "fixedColor": ORANGE})],
-              see=[runbook("RequestsUnaccountedTokens")]),
-        lines("What the proxy adds", "Its own time for a request: before vLLM has it, and before the client has vLLM's head.",
-              [query(quantile(q, "tokenglass_overhead_seconds", TARGET), n) for q, n in ((0.5, "P50"), (0.95, "P95"), (0.99, "P99"))],
-              "s", rising(0.01, 0.05), overrides=[colour("P50", GREEN), colour("P95", YELLOW), colour("P99", RED)],
-              see=[runbook("TokenglassOverheadHigh")]),
-        lines("What the proxy could not do", "Measurements that failed (the traffic went on), label values beyond a cap, probes of vLLM that failed.",
-              [query(total("tokenglass_observer_faults_total", TARGET, "reason"), "fault {{reason}}"),
-               query(or_zero(total("tokenglass_label_overflow_total", TARGET), build()), "label overflow"),
-               query(or_zero(total("vllm_probe_request_error_total", TARGET), build()), "failed probes")],
-              "cps", rising(0.01, 0.1), see=[runbook("TokenglassLabelOverflow")]),
+        8,
+        8,
+        lines(
+            "Unaccounted tokens",
+            "vLLM counted them and they did not pass the proxy: someone goes around it. Over 1 % for long deserves a look.",
+            [
+                query(total("vllm_unaccounted_tokens_total", TARGET, "direction"), "{{direction}}"),
+                query(f"{unseen} / {of_engine}", "share of vLLM's"),
+            ],
+            TOKENS,
+            rising(1, 10),
+            no_value="vLLM's own counters are not read",
+            overrides=[
+                override(
+                    "share of vLLM's",
+                    unit="percentunit",
+                    thresholds=SHARE,
+                    custom__axisPlacement="right",
+                    custom__fillOpacity=0,
+                    color={"mode": "fixed", "fixedColor": ORANGE},
+                )
+            ],
+            see=[runbook("RequestsUnaccountedTokens")],
+        ),
+        lines(
+            "What the proxy adds",
+            "Its own time for a request: before vLLM has it, and before the client has vLLM's head.",
+            [
+                query(quantile(q, "tokenglass_overhead_seconds", TARGET), n)
+                for q, n in ((0.5, "P50"), (0.95, "P95"), (0.99, "P99"))
+            ],
+            "s",
+            rising(0.01, 0.05),
+            overrides=[colour("P50", GREEN), colour("P95", YELLOW), colour("P99", RED)],
+            see=[runbook("TokenglassOverheadHigh")],
+        ),
+        lines(
+            "What the proxy could not do",
+            "Measurements that failed (the traffic went on), label values beyond a cap, probes of vLLM that failed.",
+            [
+                query(total("tokenglass_observer_faults_total", TARGET, "reason"), "fault {{reason}}"),
+                query(or_zero(total("tokenglass_label_overflow_total", TARGET), build()), "label overflow"),
+                query(or_zero(total("vllm_probe_request_error_total", TARGET), build()), "failed probes"),
+            ],
+            "cps",
+            rising(0.01, 0.1),
+            see=[runbook("TokenglassLabelOverflow")],
+        ),
     )

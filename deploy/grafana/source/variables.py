@@ -59,7 +59,7 @@ def choice(name, title, values, default, description):
 
 def sources():
     """By where a token count comes from."""
-    wire = f'vllm_output_tokens_per_request_count{{{TARGET}}}'
+    wire = f"vllm_output_tokens_per_request_count{{{TARGET}}}"
     return _labels("source", "Token source", wire, "source", "Where the token counts of the heat maps come from.")
 
 
@@ -84,11 +84,26 @@ def common():
             "skipUrlSync": False,
         },
         _labels("cluster", "Cluster", build, "cluster", "As the scrape labels it; empty without such a label."),
-        _labels("namespace", "Namespace", f'{build}{{cluster=~"$cluster"}}', "namespace",
-                "As the scrape labels it; empty without such a label."),
-        _labels("model", "Model", f"{requests}{{{place}}}", "model",
-                "vLLM's own series know base models only: with a LoRA adapter chosen, panels about the engine are empty."),
+        _labels(
+            "namespace",
+            "Namespace",
+            f'{build}{{cluster=~"$cluster"}}',
+            "namespace",
+            "As the scrape labels it; empty without such a label.",
+        ),
+        _labels(
+            "model",
+            "Model",
+            f"{requests}{{{place}}}",
+            "model",
+            "vLLM's own series know base models only: with a LoRA adapter chosen, panels about the engine are empty.",
+        ),
         _labels("instance", "Instance", f"{build}{{{place}}}", "instance", "One tokenglass: a sidecar or a gateway."),
-        _labels("tenant", "Tenant", f'{requests}{{{TARGET},model=~"$model"}}', TENANT,
-                'The tenant label, tenants.labels = ["tenant=header:X-Team"]; empty without.'),
+        _labels(
+            "tenant",
+            "Tenant",
+            f'{requests}{{{TARGET},model=~"$model"}}',
+            TENANT,
+            'The tenant label, tenants.labels = ["tenant=header:X-Team"]; empty without.',
+        ),
     ]

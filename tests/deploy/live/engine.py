@@ -90,8 +90,15 @@ class Engine:
     def _embedding(self, body):
         tokens = max(1, len(body) // 5)
         data = [{"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}]
-        return json.dumps({"id": "e", "object": "list", "model": self.model, "data": data,
-                           "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}})
+        return json.dumps(
+            {
+                "id": "e",
+                "object": "list",
+                "model": self.model,
+                "data": data,
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
+            }
+        )
 
     async def _request(self, reader, writer, head, body):
         """Until it is answered or the client has gone, whatever comes first."""
@@ -205,13 +212,21 @@ class Engine:
         one("vllm:num_requests_waiting", "gauge", len(self.waiting))
         one("vllm:num_preemptions_total", "counter", self.preemptions)
         gpu = "gpu_" if self.old_names else ""
-        one("vllm:gpu_cache_usage_perc" if self.old_names else "vllm:kv_cache_usage_perc", "gauge", f"{self.cache():.4f}")
+        one(
+            "vllm:gpu_cache_usage_perc" if self.old_names else "vllm:kv_cache_usage_perc",
+            "gauge",
+            f"{self.cache():.4f}",
+        )
         one(f"vllm:{gpu}prefix_cache_queries_total", "counter", self.queried)
         one(f"vllm:{gpu}prefix_cache_hits_total", "counter", self.hit)
         between = "time_per_output_token" if self.old_names else "inter_token_latency"
         for name, histogram in (
-            ("e2e_request_latency", self.e2e), ("request_queue_time", self.queue), ("request_prefill_time", self.prefill),
-            ("request_decode_time", self.decode), ("time_to_first_token", self.ttft), (between, self.itl),
+            ("e2e_request_latency", self.e2e),
+            ("request_queue_time", self.queue),
+            ("request_prefill_time", self.prefill),
+            ("request_decode_time", self.decode),
+            ("time_to_first_token", self.ttft),
+            (between, self.itl),
         ):
             lines.extend(histogram.render(f"vllm:{name}_seconds", labels))
         return "\n".join(lines) + "\n"

@@ -19,7 +19,8 @@ class Gpus:
         self.state = json.loads(TEMPLATE.read_text())
         self.state["xids"] = []
         self.gpus = [
-            {"heat": 44.0 + 3 * index, "load": 0.0, "energy": 1.2e9, "corrected": 21} for index in range(len(self.state["gpus"]))
+            {"heat": 44.0 + 3 * index, "load": 0.0, "energy": 1.2e9, "corrected": 21}
+            for index in range(len(self.state["gpus"]))
         ]
         for gpu in self.state["gpus"]:
             # Nothing wrong at first.
@@ -44,13 +45,22 @@ class Gpus:
         own["energy"] += watts * seconds * 1000
         if self.random.random() < 0.008 * seconds:
             own["corrected"] += 1
-        reasons = (IDLE if load < 2 else 0) | (SW_POWER_CAP if watts > CAP - 25 else 0) | (HW_THERMAL if own["heat"] > 76 else 0)
+        reasons = (
+            (IDLE if load < 2 else 0)
+            | (SW_POWER_CAP if watts > CAP - 25 else 0)
+            | (HW_THERMAL if own["heat"] > 76 else 0)
+        )
         clock = 1980 if load < 60 else 1980 - int((load - 60) * 4.5) - (90 if reasons & SW_POWER_CAP else 0)
         total, reserved = 85520809984, 638582784
         used = int(total * (0.885 + 0.0004 * running))
         values = gpu["values"]
         values["nvmlDeviceGetUtilizationRates"] = {"gpu": round(load), "memory": round(load * 0.55)}
-        values["nvmlDeviceGetMemoryInfo_v2"] = {"total": total, "reserved": reserved, "used": used, "free": total - reserved - used}
+        values["nvmlDeviceGetMemoryInfo_v2"] = {
+            "total": total,
+            "reserved": reserved,
+            "used": used,
+            "free": total - reserved - used,
+        }
         values["nvmlDeviceGetTemperature"] = {"0": round(own["heat"])}
         values["nvmlDeviceGetPowerUsage"] = round(watts * 1000)
         values["nvmlDeviceGetTotalEnergyConsumption"] = round(own["energy"])
@@ -59,8 +69,17 @@ class Gpus:
         values["nvmlDeviceGetTotalEccErrors"].update({"0,0": own["corrected"]})
         gpu["fields"]["82"] = round(own["heat"] + 8)
         # 32-bit counters that do not move; GPM's rates are what is left to read.
-        gpu["gpm"].update({"1": load, "2": load * 0.86, "3": load * 0.44, "5": load * 0.36, "10": load * 0.66,
-                           "20": 40 + load * 6 + abs(noise(0, 15)), "21": 60 + load * 9 + abs(noise(0, 20))})
+        gpu["gpm"].update(
+            {
+                "1": load,
+                "2": load * 0.86,
+                "3": load * 0.44,
+                "5": load * 0.36,
+                "10": load * 0.66,
+                "20": 40 + load * 6 + abs(noise(0, 15)),
+                "21": 60 + load * 9 + abs(noise(0, 20)),
+            }
+        )
 
     def xid(self, gpu, code):
         self.state["xids"].append({"id": len(self.state["xids"]) + 1, "gpu": gpu, "xid": code})

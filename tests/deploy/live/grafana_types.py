@@ -29,7 +29,12 @@ type Board = Omit<Plain<Dashboard>, "panels" | "annotations"> & { panels: Array<
 """
 CONFIG = {
     "compilerOptions": {
-        "strict": True, "noEmit": True, "skipLibCheck": True, "module": "esnext", "moduleResolution": "bundler", "target": "es2022",
+        "strict": True,
+        "noEmit": True,
+        "skipLibCheck": True,
+        "module": "esnext",
+        "moduleResolution": "bundler",
+        "target": "es2022",
         "types": [],
     },
     "include": ["*.ts"],

@@ -8,7 +8,10 @@ import time
 
 # How it goes wrong, and how often in all: as headers to the simulator.
 FAULTS = (
-    (0.010, {"fault": {"kind": "http", "status": 400, "message": "This model's maximum context length is 8192 tokens."}}),
+    (
+        0.010,
+        {"fault": {"kind": "http", "status": 400, "message": "This model's maximum context length is 8192 tokens."}},
+    ),
     (0.008, {"fault": {"kind": "http", "status": 429}}),
     (0.006, {"fault": {"kind": "http", "status": 503}}),
     (0.006, {"fault": {"kind": "http", "status": 500}}),
@@ -50,8 +53,14 @@ class Client:
         path, body, directive, leave = self._draw(rush)
         raw = json.dumps(body).encode()
         names, weights = zip(*TENANTS)
-        head = [f"POST {path} HTTP/1.1", "host: live", "content-type: application/json", f"content-length: {len(raw)}",
-                f"x-tenant: {self.random.choices(names, weights)[0]}", "connection: close"]
+        head = [
+            f"POST {path} HTTP/1.1",
+            "host: live",
+            "content-type: application/json",
+            f"content-length: {len(raw)}",
+            f"x-tenant: {self.random.choices(names, weights)[0]}",
+            "connection: close",
+        ]
         if directive:
             head.append(f"x-sim: {json.dumps(directive)}")
         try:
@@ -82,7 +91,12 @@ class Client:
         if kind < 0.06 and self.embeds:
             return "/v1/embeddings", {"model": self.models[0], "input": prompt[:400]}, None, None
         if 0.06 < kind < 0.06 + 0.012 * self.trouble:
-            return "/v1/chat/completions", {"model": "no-such-model", "messages": [{"role": "user", "content": "?"}]}, None, None
+            return (
+                "/v1/chat/completions",
+                {"model": "no-such-model", "messages": [{"role": "user", "content": "?"}]},
+                None,
+                None,
+            )
         chat = kind < 0.85
         ask = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
         limit = 200 if dice() < 0.8 else 40

@@ -63,7 +63,8 @@ class Prometheus:
     def __init__(self, world, version, *, place, interval=1):
         more = PLACE if place else ""
         targets = "".join(
-            f'      - {{targets: ["127.0.0.1:{port}"], {LABELS.format(name=name, more=more)}}}\n' for name, port in world.admins.items()
+            f'      - {{targets: ["127.0.0.1:{port}"], {LABELS.format(name=name, more=more)}}}\n'
+            for name, port in world.admins.items()
         )
         folder = world.folder / f"prometheus-{version}"
         folder.mkdir()
@@ -74,8 +75,13 @@ class Prometheus:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         world.launch(
-            [PROMETHEUS / version / "bin" / "prometheus", f"--config.file={folder}/prometheus.yml",
-             f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage"],
+            [
+                PROMETHEUS / version / "bin" / "prometheus",
+                f"--config.file={folder}/prometheus.yml",
+                f"--storage.tsdb.path={folder}/data",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--enable-feature=exemplar-storage",
+            ],
             f"prometheus-{version}",
         )
         world.wait(f"{self.url}/-/ready")
@@ -115,7 +121,13 @@ class World:
         sims = [
             self._sim("llama-3.3-70b", "llama-3.3-70b-support"),
             self._sim("qwen3-32b"),
-            self._sim("mistral-small-24b", "--ttft-ms", '{"dist":"lognormal","mean":90,"std":50}', "--itl-ms", '{"dist":"lognormal","mean":30,"std":9}'),
+            self._sim(
+                "mistral-small-24b",
+                "--ttft-ms",
+                '{"dist":"lognormal","mean":90,"std":50}',
+                "--itl-ms",
+                '{"dist":"lognormal","mean":30,"std":9}',
+            ),
         ]
         self.gpus = Gpus(self.folder / "gpus.json")
         self.loop = asyncio.new_event_loop()
@@ -127,9 +139,15 @@ class World:
             self.loop.run_until_complete(engine.start())
         self.thread = threading.Thread(target=self._live, daemon=True)
         tenants = self.folder / "tenants.toml"
-        tenants.write_text('[tenant]\n"search" = "search"\n"support-bot" = "support-bot"\n"code-assist" = "code-assist"\n"batch" = "batch"\n')
-        self._proxy("llama-0", self.engines[0].port, f'[tenants]\nlabels = ["tenant=header:X-Tenant"]\nmap_file = "{tenants}"\n',
-                    gpu=0)
+        tenants.write_text(
+            '[tenant]\n"search" = "search"\n"support-bot" = "support-bot"\n"code-assist" = "code-assist"\n"batch" = "batch"\n'
+        )
+        self._proxy(
+            "llama-0",
+            self.engines[0].port,
+            f'[tenants]\nlabels = ["tenant=header:X-Tenant"]\nmap_file = "{tenants}"\n',
+            gpu=0,
+        )
         self._proxy("qwen-0", self.engines[1].port, "", gpu=1, naming="dcgm-4.7", engine="aliases = false")
         self._proxy("mistral-0", sims[2], "", engine="metrics = false")
         self.until = float("inf")
@@ -142,7 +160,10 @@ class World:
             models, options = list(arguments[:at]), list(arguments[at:])
         port = free_port()
         named = [part for model in models for part in ("--model", model)]
-        self.launch([binary("TGTEST_LOADTEST", "loadtest"), "sim", "--listen", f"127.0.0.1:{port}", *named, *options], f"sim-{models[0]}")
+        self.launch(
+            [binary("TGTEST_LOADTEST", "loadtest"), "sim", "--listen", f"127.0.0.1:{port}", *named, *options],
+            f"sim-{models[0]}",
+        )
         self.wait(f"http://127.0.0.1:{port}/health")
         return port
 
@@ -150,23 +171,34 @@ class World:
         port, admin = free_port(), free_port()
         gpus = '[gpu]\nmode = "off"\n'
         if gpu is not None:
-            gpus = (f'[gpu]\nmode = "nvml"\nlibrary = "{binary("TGTEST_NVML", "libnvml_stub.so")}"\ninterval = "1s"\n'
-                    f'devices = ["{self.gpus.uuid(gpu)}"]\nnaming = "{naming}"\n')
+            gpus = (
+                f'[gpu]\nmode = "nvml"\nlibrary = "{binary("TGTEST_NVML", "libnvml_stub.so")}"\ninterval = "1s"\n'
+                f'devices = ["{self.gpus.uuid(gpu)}"]\nnaming = "{naming}"\n'
+            )
         config = self.folder / f"{name}.toml"
         config.write_text(
             f'[server]\nlisten = "127.0.0.1:{port}"\nworkers = 1\n[upstream]\nurl = ["http://127.0.0.1:{upstream}"]\n'
             f'[admin]\nlisten = "127.0.0.1:{admin}"\n[observe]\nstall_after = "1500ms"\n'
             f'[health]\ninterval = "2s"\n[engine]\ninterval = "1s"\n{engine}\n{gpus}{more}'
         )
-        self.launch([binary("TGTEST_BIN", "tokenglass"), "run", "--config", config], name,
-                    NVML_STUB_STATE=str(self.gpus.path), NODE_NAME=f"gpu-node-{gpu or 0}")
+        self.launch(
+            [binary("TGTEST_BIN", "tokenglass"), "run", "--config", config],
+            name,
+            NVML_STUB_STATE=str(self.gpus.path),
+            NODE_NAME=f"gpu-node-{gpu or 0}",
+        )
         self.wait(f"http://127.0.0.1:{admin}/healthz")
         self.admins[name], self.ports[name] = admin, port
 
     def launch(self, command, name, **environment):
         log = self.stack.enter_context((self.folder / f"{name}.log").open("wb"))
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                   env={**os.environ, **environment})
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
         self.processes.append((name, process))
         return process
 
@@ -192,11 +224,17 @@ class World:
         proxies = list(self.ports.values())
         models = (["llama-3.3-70b", "llama-3.3-70b", "llama-3.3-70b-support"], ["qwen3-32b"], ["mistral-small-24b"])
         tasks = [
-            asyncio.ensure_future(Client(port, names, rate, tempo=self.tempo, trouble=self.trouble, embeds=index < 2, seed=index).run(self.until))
+            asyncio.ensure_future(
+                Client(port, names, rate, tempo=self.tempo, trouble=self.trouble, embeds=index < 2, seed=index).run(
+                    self.until
+                )
+            )
             for index, (port, names, rate) in enumerate(zip(proxies, models, self.rates))
         ]
         # Someone goes around the proxy.
-        tasks.append(asyncio.ensure_future(Client(self.engines[0].port, ["llama-3.3-70b"], 0.05, seed=9).run(self.until)))
+        tasks.append(
+            asyncio.ensure_future(Client(self.engines[0].port, ["llama-3.3-70b"], 0.05, seed=9).run(self.until))
+        )
         tasks.append(asyncio.ensure_future(self._gpus()))
         while not self.ended:
             await asyncio.sleep(0.2)
