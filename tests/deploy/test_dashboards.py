@@ -206,11 +206,12 @@ class Fleet:
 
     def unanswered(self, prometheus, wanted):
         """Those of (dashboard, panel, target, query) without a number, asked again until they have or the time is up."""
+        until = time.time() + SECONDS
         while True:
             end = time.time()
             span = min(int(end - self.began), SECONDS)
             wanted = [item for item in wanted if not dashboards.ask(prometheus, item[2], item[3], end, span)]
-            if not wanted or end - self.began > 2 * SECONDS:
+            if not wanted or end > until:
                 return [(board, title, target["legendFormat"], query) for board, title, target, query in wanted]
             time.sleep(5)
 

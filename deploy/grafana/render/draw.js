@@ -44,6 +44,7 @@ function timeAxis(data) {
 function extent(all, config) {
   let low = config.min ?? Math.min(...all),
     high = config.max ?? Math.max(...all);
+  if (low === 0 && high === 0) return { min: 0, max: 1, interval: 0.25 };
   if (!(high > low)) high = low + (Math.abs(low) || 1);
   const binary = (config.unit === "bytes" || config.unit === "binBps") && high > 1024;
   const base = binary ? 1024 ** Math.floor(Math.log(high) / Math.log(1024)) : 1;
@@ -395,7 +396,8 @@ function table(panel, body, _section, data) {
   const sort = panel.options.sortBy[0];
   if (sort) {
     const column = columns.find((name) => organize.renameByName[name] === sort.displayName);
-    rows = rows.sort((a, b) => (b[column] ?? -1) - (a[column] ?? -1));
+    const order = (a, b) => (typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1));
+    rows = rows.sort((a, b) => (sort.desc ? -1 : 1) * order(a[column], b[column]));
   }
   const frame = element("table", body, "frame"),
     head = element("tr", frame);

@@ -355,6 +355,8 @@ def health(board):
             ],
             {"cluster": "Cluster", "namespace": "Namespace", "instance": "Instance", "gpu": "GPU"},
             "short",
+            "Instance",
+            down=False,
             see=[runbook("GpuLost")],
         ),
     )

@@ -216,7 +216,7 @@ def slowness(board):
     shades = dict(zip(("P50", "P95", "P99"), (GREEN, YELLOW, RED)))
     board.add(
         12,
-        9,
+        10,
         lines(
             "Latency",
             "Whole requests, streams included, on the wire. Long answers take long: read it beside the output tokens.",

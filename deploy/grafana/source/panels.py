@@ -300,7 +300,7 @@ def states(title, description, queries, steps, mappings, **more):
     )
 
 
-def table(title, description, columns, first, unit, *, sort=None, steps=None, see=()):
+def table(title, description, columns, first, unit, sort, *, down=True, steps=None, see=()):
     """Rows by labels, columns by instant queries: `first` names the labels, `columns` are (name, query, unit, steps or None)."""
     targets = [query(expr, instant=True, table=True) for _, expr, *_ in columns]
     names = {f"Value #{chr(ord('A') + index)}": column[0] for index, column in enumerate(columns)}
@@ -326,7 +326,7 @@ def table(title, description, columns, first, unit, *, sort=None, steps=None, se
             "options": {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {**first, **names}},
         },
     ]
-    options = {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
+    options = {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": sort, "desc": down}]}
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False, "inspect": False}
     return _panel(
         "table",

@@ -318,7 +318,7 @@ def talker(title, label, name):
         ("Output", named(total(f"{OUTPUT}_sum", WIRE, label, window)), TOKENS, None),
     ]
     description = f"By {name.lower()}, over the whole range on screen: the ten with the most requests."
-    return table(title, description, columns, {label: name}, "short", sort="Requests")
+    return table(title, description, columns, {label: name}, "short", "Requests")
 
 
 def books(board):
