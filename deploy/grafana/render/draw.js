@@ -46,11 +46,12 @@ function extent(all, config) {
     high = config.max ?? Math.max(...all);
   if (low === 0 && high === 0) return { min: 0, max: 1, interval: 0.25 };
   if (!(high > low)) high = low + (Math.abs(low) || 1);
-  const binary = (config.unit === "bytes" || config.unit === "binBps") && high > 1024;
-  const base = binary ? 1024 ** Math.floor(Math.log(high) / Math.log(1024)) : 1;
-  const rough = (high - low) / base / 4;
+  const binary = config.unit === "bytes" || config.unit === "binBps";
+  const rough = (high - low) / 4;
   const size = 10 ** Math.floor(Math.log10(rough));
-  const interval = [1, 2, 2.5, 5, 10].map((f) => f * size).find((f) => f >= rough) * base;
+  const interval = binary
+    ? 2 ** Math.ceil(Math.log2(rough))
+    : [1, 2, 2.5, 5, 10].map((f) => f * size).find((f) => f >= rough);
   if (config.min === undefined) low = Math.floor(low / interval) * interval;
   if (config.max === undefined) high = Math.ceil((high * 1.001) / interval) * interval;
   return { min: low, max: high, interval };
