@@ -6,6 +6,7 @@
 mod answer;
 mod behaviour;
 mod bodies;
+mod control;
 mod counters;
 mod dist;
 mod fault;
@@ -23,13 +24,14 @@ mod whole;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 pub use crate::net::Listen;
 pub use behaviour::{Behaviour, ReasoningField, Split, UsageMode};
+pub use control::Control;
 pub use dist::Dist;
 pub use fault::{ErrorShape, Fault};
 pub use truth::{Entry, Truth, TruthEnd};
@@ -79,7 +81,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) truth: Truth,
     pub(crate) counters: Counters,
-    unhealthy: AtomicBool,
+    pub(crate) control: Control,
     connections: AtomicUsize,
     accepted: AtomicU64,
     requests: AtomicU64,
@@ -132,7 +134,7 @@ impl Server {
             config,
             truth: Truth::default(),
             counters: Counters::default(),
-            unhealthy: AtomicBool::new(false),
+            control: Control::default(),
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -175,7 +177,13 @@ impl Server {
 
     /// Makes `/health` answer 200 or 503.
     pub fn set_healthy(&self, healthy: bool) {
-        self.shared.unhealthy.store(!healthy, Ordering::Relaxed);
+        self.shared.control.set_healthy(healthy);
+    }
+
+    /// What can be changed while it runs.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.shared.control
     }
 
     /// Stops listening and cuts every connection. When it returns, all requests are in the ground truth.
@@ -222,10 +230,6 @@ impl Shared {
 
     pub(crate) fn saw_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn healthy(&self) -> bool {
-        !self.unhealthy.load(Ordering::Relaxed)
     }
 
     /// A seed for one request: the same requests in the same order get the same dice.

@@ -1,0 +1,193 @@
+//! Faults that happen at the same time, from the first sign of the first to the end of the last.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::act::{Acting, TICK, World};
+use super::faults::{CALM, Fault, Stage};
+use super::servers::Servers;
+use super::sink::Labels;
+use super::table::Report;
+use super::watch::{View, Watch};
+
+/// A drill under way.
+pub(crate) struct Drill {
+    world: World,
+    servers: Servers,
+    calm: Acting,
+    report: Report,
+    /// Alerts that somebody waited for.
+    expected: Vec<Watch>,
+    /// All that have fired.
+    seen: BTreeSet<Labels>,
+}
+
+/// A fault with its alerts.
+struct Running {
+    fault: Fault,
+    acting: Acting,
+    watches: Vec<Watch>,
+    /// When all had happened that was to happen.
+    satisfied: Option<Instant>,
+    ended: Option<Instant>,
+}
+
+/// An alert that has not fired after so long will not.
+const FIRES: Duration = Duration::from_secs(100);
+/// And one that is not over after so long stays.
+const RESOLVES: Duration = Duration::from_secs(100);
+/// A fault lasts so long after its alerts: what is suppressed must not be told later.
+const HOLD: Duration = Duration::from_secs(3);
+
+// === impl Drill ===
+
+impl Drill {
+    pub(crate) fn new(world: World, servers: Servers, calm: Acting) -> Self {
+        Self {
+            world,
+            servers,
+            calm,
+            report: Report::default(),
+            expected: Vec::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Nothing is wrong, and nothing may fire.
+    pub(crate) async fn rest(&mut self, time: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut fired = BTreeSet::new();
+        while began.elapsed() < time {
+            fired.extend(self.tick().await?.firing.iter().map(name));
+        }
+        for name in fired {
+            self.report
+                .wrong
+                .push(format!("{name} fires though nothing is wrong"));
+        }
+        Ok(())
+    }
+
+    /// The faults of a stage.
+    pub(crate) async fn stage(
+        &mut self,
+        stage: Stage,
+        faults: Vec<Fault>,
+        progress: &impl Fn(&str),
+    ) -> anyhow::Result<()> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        progress(&format!("{stage:?}: {} faults", faults.len()));
+        let mut running: Vec<Running> = Vec::new();
+        for fault in faults {
+            let watches = fault
+                .cases
+                .iter()
+                .map(|case| Watch::new(*case, fault.rig, &self.world));
+            running.push(Running {
+                watches: watches.collect(),
+                acting: Acting::new(fault.act, fault.rig),
+                fault,
+                satisfied: None,
+                ended: None,
+            });
+        }
+        while !running.is_empty() {
+            for one in running.iter_mut().filter(|one| one.ended.is_none()) {
+                one.acting.tick(&mut self.world).await?;
+            }
+            let view = self.tick().await?;
+            let mut left = Vec::new();
+            for mut one in running {
+                one.look(&view, &mut self.world).await?;
+                if let Some(ended) = one.ended.filter(|ended| one.done(*ended)) {
+                    for watch in one.watches {
+                        self.report
+                            .add(&watch, one.fault.about, one.acting.began, ended);
+                        progress(&format!(
+                            "  {} {}",
+                            watch.case.alert,
+                            if watch.passed() { "ok" } else { "FAILED" }
+                        ));
+                        self.expected.push(watch);
+                    }
+                } else {
+                    left.push(one);
+                }
+            }
+            running = left;
+        }
+        Ok(())
+    }
+
+    /// A moment passes.
+    async fn tick(&mut self) -> anyhow::Result<View> {
+        tokio::time::sleep(TICK).await;
+        self.calm.tick(&mut self.world).await?;
+        self.servers.check()?;
+        for rig in self.world.rigs.values_mut() {
+            rig.check()?;
+        }
+        let (prometheus, alertmanager) = (self.servers.prometheus, self.servers.alertmanager);
+        let view = View::take(prometheus, alertmanager, &self.world).await?;
+        self.seen.extend(view.firing.iter().cloned());
+        Ok(view)
+    }
+
+    pub(crate) fn report(mut self) -> Report {
+        let mut also = BTreeSet::new();
+        for labels in &self.seen {
+            if labels.get("model").is_some_and(|model| model == CALM) {
+                let wrong = format!("{} of a model that nothing happened to", name(labels));
+                self.report.wrong.push(wrong);
+            } else if !self.expected.iter().any(|watch| watch.is(labels)) {
+                also.insert(name(labels));
+            }
+        }
+        self.report.also = also.into_iter().collect();
+        self.report
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    async fn look(&mut self, view: &View, world: &mut World) -> anyhow::Result<()> {
+        let began = self.acting.began;
+        for watch in &mut self.watches {
+            watch.look(view, began, self.ended);
+        }
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        if self.satisfied.is_none() && self.watches.iter().all(Watch::satisfied) {
+            self.satisfied = Some(view.at);
+        }
+        let held = self.satisfied.is_some_and(|at| at.elapsed() > HOLD);
+        if held || began.elapsed() > FIRES {
+            self.acting.end(world).await?;
+            self.ended = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn done(&self, ended: Instant) -> bool {
+        // What never fired has nothing to resolve.
+        let over = |watch: &Watch| watch.fired.is_none() || watch.over.is_some();
+        let settled = ended.elapsed() > HOLD && self.watches.iter().all(over);
+        settled || ended.elapsed() > RESOLVES
+    }
+}
+
+/// An alert for a message.
+fn name(labels: &Labels) -> String {
+    let of = |name: &str| labels.get(name).map(String::as_str);
+    let what = of("model")
+        .or(of("gpu"))
+        .or(of("instance"))
+        .unwrap_or_default();
+    let alert = of("alertname").unwrap_or_default();
+    let severity = of("severity").unwrap_or_default();
+    format!("{alert} ({severity}, {what})")
+}
