@@ -23,7 +23,17 @@ for name in new old; do
   "$DIR/$name/bin/promtool" --version >/dev/null 2>&1 && "$DIR/$name/bin/prometheus" --version 2>&1 | sed -n 1p ||
     { rm -f "$DIR/$name/installed"; echo "Prometheus ($name) does not run here" >&2; exit 1; }
 done
+# Debian's Alertmanager reads templates and pages from /usr/share, where nothing is put here: the path in it becomes one of the
+# same length that leads to file descriptor 9, and bin/alertmanager opens that and runs it.
 for name in alertmanager-new alertmanager-old; do
-  "$DIR/$name/bin/amtool" --version >/dev/null 2>&1 && "$DIR/$name/bin/prometheus-alertmanager" --version 2>&1 | sed -n 1p ||
+  bin=$DIR/$name/root/usr/bin
+  if [ ! -x "$bin/alertmanager" ]; then
+    perl -0777 -pi -e 's{/usr/share/prometheus/alertmanager}{"/dev/fd" . "/" x 26 . "9"}ge' "$bin/prometheus-alertmanager"
+    # shellcheck disable=SC2016 # that is the script's to expand
+    printf '%s\n' '#!/bin/bash' 'root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && cd ../.. && pwd)' \
+      'exec 9<"$root/usr/share/prometheus/alertmanager"' 'exec "$root/usr/bin/prometheus-alertmanager" "$@"' >"$bin/alertmanager"
+    chmod +x "$bin/alertmanager"
+  fi
+  "$bin/amtool" --version >/dev/null 2>&1 && "$bin/alertmanager" --version 2>&1 | sed -n 1p ||
     { rm -f "$DIR/$name/installed"; echo "Alertmanager ($name) does not run here" >&2; exit 1; }
 done

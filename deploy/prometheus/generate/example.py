@@ -27,13 +27,13 @@ scrape_configs:
     static_configs:
       - targets: ["tokenglass:9101"]
 
-  # In Kubernetes, instead of the above: each pod that has a container port named "tg-admin".
+  # In Kubernetes, instead of the above: each pod that has a container port named "admin".
 #  - job_name: {job}
 #    kubernetes_sd_configs:
 #      - role: pod
 #    relabel_configs:
 #      - source_labels: [__meta_kubernetes_pod_container_port_name]
-#        regex: tg-admin
+#        regex: admin
 #        action: keep
 #      - source_labels: [__meta_kubernetes_namespace]
 #        target_label: namespace

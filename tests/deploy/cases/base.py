@@ -42,3 +42,13 @@ def histogram(family, labels, buckets, steps=60):
     made = {f'{family}_bucket{{{labels},le="{edge}"}}': grows(by, steps) for edge, by in buckets.items()}
     every = list(buckets.values())[-1]
     return made | {f"{family}_count{{{labels}}}": grows(every, steps)}
+
+
+def halted(series, steps=20):
+    """The same until nothing is counted any more: what has been stays, and nothing comes."""
+    made = {}
+    for name, values in series.items():
+        begin, by = values.split("x")[0].split("+")
+        end = float(begin) + float(by) * steps
+        made[name] = f"{begin}+{by}x{steps} {end:g}+0x60"
+    return made

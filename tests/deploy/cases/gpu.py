@@ -43,19 +43,24 @@ def temperature():
 
 def throttled():
     alert = made("GpuHardwareThrottled", "The board keeps a GPU's clocks down")
+
+    def fired(reason):
+        return alert.fires("warning", f"{WHICH} runs slower than it could: {reason}.", reason=reason, **ME)
+
     for reason in ("hw_thermal", "hw_power_brake", "hw_slowdown"):
         series = f'tokenglass_gpu_clocks_event{{{SHORT},reason="{reason}"}}'
-        fired = alert.fires("warning", f"{WHICH} runs slower than it could: {reason}.", reason=reason, **ME)
-        alert.case(f"{reason} for 5 minutes", {series: same(1)}, ("4m30s", []), ("5m30s", [fired]))
+        alert.case(f"{reason} for 5 minutes", {series: same(1)}, ("4m30s", []), ("5m30s", [fired(reason)]))
     series = f'tokenglass_gpu_clocks_event{{{SHORT},reason="hw_thermal"}}'
+    alert.case("at full speed again", {series: "1+0x12 0+0x10"}, ("6m", [fired("hw_thermal")]), ("7m", []))
     alert.case("in bursts", {series: "1 1 1 0 1 1 1 0 1 1 1 0 1 1 1 0 1 1 1 0"}, ("9m", []))
     alert.case("a power cap is how it is set", {series.replace("hw_thermal", "power_cap"): same(1)}, ("20m", []))
+
     soft = made("GpuSoftwareThrottled", "The driver keeps a GPU's clocks down")
     series = f'tokenglass_gpu_clocks_event{{{SHORT},reason="sw_thermal"}}'
-    fired = soft.fires("warning", f"{WHICH} runs slower than it could: sw_thermal.", reason="sw_thermal", **ME)
-    soft.case("half an hour", {series: same(1, 80)}, ("29m30s", []), ("30m30s", [fired]))
+    slow = soft.fires("warning", f"{WHICH} runs slower than it could: sw_thermal.", reason="sw_thermal", **ME)
+    soft.case("half an hour", {series: same(1, 80)}, ("29m30s", []), ("30m30s", [slow]))
     soft.case("20 minutes", {series: "1+0x40 0+0x40"}, ("31m", []))
-    soft.case("cooler again", {series: "1+0x64 0+0x10"}, ("31m", [fired]), ("33m", []))
+    soft.case("cooler again", {series: "1+0x64 0+0x10"}, ("31m", [slow]), ("33m", []))
     soft.case("idle is no throttling", {series.replace("sw_thermal", "gpu_idle"): same(1, 80)}, ("35m", []))
     return alert, soft
 

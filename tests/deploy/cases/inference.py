@@ -1,6 +1,6 @@
 """Cases of the inference alerts."""
 
-from base import Alert, grows, histogram, same
+from base import Alert, grows, halted, histogram, same
 
 PLACE = 'instance="tg:9101",job="tokenglass"'
 VLLM = PLACE + ',model_name="llama",engine="0"'
@@ -53,6 +53,7 @@ def health():
     fired = slow.fires("warning", f"{WHICH} takes 1.75s for /health (P95).", **AT)
     slow.case("P95 of 1.75 s", late, ("5m", []), ("7m", [fired]))
     slow.case("95 of 100 within 1 s", histogram(family, PLACE, {"0.5": 0, "1": 95, "2.5": 100, "+Inf": 100}), ("10m", []))
+    slow.case("not asked any more", halted(late), ("9m", [fired]), ("16m", []))
     slow.case("not asked", {up: same(0)}, ("10m", []))
 
     restarts = made("VllmPodRestarts", "A pod of the serving path restarts again and again")
@@ -82,8 +83,9 @@ def latency():
     e2e.case("a request in 30 s is too few", few, ("20m", []), interval="30s")
     engine = histogram("vllm:e2e_request_latency_seconds", VLLM, {"10.0": 0, "30.0": 98, "40.0": 100, "+Inf": 100})
     e2e.case("only vLLM's own", engine, ("6m30s", [fired]))
-    halted = {key: f"{value} stale" for key, value in slow.items()}
-    e2e.case("the series end", halted, ("30m", [fired]), ("37m", []))
+    ended = {key: f"{value} stale" for key, value in slow.items()}
+    e2e.case("the series end", ended, ("30m", [fired]), ("37m", []))
+    e2e.case("no requests any more", halted(slow), ("9m", [fired]), ("16m", []))
 
     ttft = made("VllmTtftP95High", "First tokens come late")
     family = "vllm_request_time_to_first_token_seconds"
@@ -97,6 +99,7 @@ def latency():
         histogram(family, WIRE, {"1": 0, "2.5": 95, "5": 100, "+Inf": 100}) | BUSY,
         ("20m", []),
     )
+    ttft.case("no requests any more", halted(histogram(family, WIRE, slow) | BUSY), ("9m", [fired]), ("16m", []))
     own = histogram("vllm:time_to_first_token_seconds", VLLM, slow)
     served = {f"vllm:e2e_request_latency_seconds_count{{{VLLM}}}": grows(30)}
     ttft.case("only vLLM's own", own | served, ("6m30s", [fired]))
@@ -115,6 +118,7 @@ def latency():
         histogram(family, WIRE, {"0.1": 0, "0.2": 95, "0.3": 100, "+Inf": 100}) | BUSY,
         ("20m", []),
     )
+    itl.case("no requests any more", halted(histogram(family, WIRE, slow) | BUSY), ("9m", [fired]), ("16m", []))
     for name in ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"):
         itl.case(f"only {name}", histogram(name, VLLM, slow) | served, ("6m30s", [fired]))
     itl.case("no streams", BUSY, ("20m", []))

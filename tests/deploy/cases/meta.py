@@ -1,6 +1,6 @@
 """Cases of the alerts on tokenglass itself."""
 
-from base import Alert, grows, histogram, same
+from base import Alert, grows, halted, histogram, same
 
 PLACE = 'instance="tg:9101",job="tokenglass"'
 AT = {"instance": "tg:9101"}
@@ -28,6 +28,7 @@ def alive():
     fired = overhead.fires("warning", "tg:9101 adds 75ms to a request (P99).", **AT)
     overhead.case("P99 of 75 ms", slow, ("10m", []), ("11m30s", [fired]))
     overhead.case("99 of 100 within 50 ms", histogram(family, PLACE, {"0.05": 99, "0.1": 100, "+Inf": 100}), ("25m", []))
+    overhead.case("no requests any more", halted(slow, 25), ("12m", [fired]), ("19m", []))
     overhead.case("no requests", histogram(family, PLACE, {"0.05": 0, "0.1": 0, "+Inf": 0}), ("25m", []))
 
     files = made("TokenglassFileDescriptorsLow", "tokenglass runs out of file descriptors")
@@ -95,7 +96,8 @@ def measuring():
     text = "tg:9101 could not measure 0.033 requests a second: unreadable."
     fired = faults.fires("warning", text, reason="unreadable", **AT)
     faults.case("one in 30 s for an hour", {series: grows(1, 150)}, ("60m", []), ("67m", [fired]))
-    faults.case("one in 2 min is little", {series: grows(1, 50)}, ("90m", []), interval="2m")
+    faults.case("they end", halted({series: grows(1)}, 140), ("70m", [fired]), ("90m", []))
+    faults.case("one in 105 s is little", {series: grows(1, 60)}, ("90m", []), interval="105s")
     faults.case("for half an hour", {series: "0+1x60 60+0x90"}, ("30m", []), ("62m", []))
     faults.case("a panic is another alert", {series.replace("unreadable", "panic"): grows(1, 150)}, ("62m", []))
     return overflow, panic, faults
