@@ -41,7 +41,7 @@ pub(crate) struct Acting {
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// In this share of a proxy's descriptors its alert has to fire; a few are left for the scrapes.
 const FULL: f64 = 0.95;
-/// Ticks from a queue to the end of vLLM: its metrics are to be read before, which that rig does each 10 s.
+/// Ticks from a queue to the end of vLLM: its metrics are to be read before, which that rig does each 6 s.
 const QUEUE_TICKS: u64 = 72;
 
 // === impl Acting ===
@@ -184,12 +184,12 @@ impl Drop for Acting {
     }
 }
 
-/// Lets a process run one of ten parts of the time, until it is aborted.
+/// Lets a process run 2 of 100 ms, until it is aborted.
 async fn starve(pid: u32) {
     loop {
         process::send(pid, Signal::STOP);
-        tokio::time::sleep(Duration::from_millis(135)).await;
+        tokio::time::sleep(Duration::from_millis(98)).await;
         process::send(pid, Signal::CONT);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

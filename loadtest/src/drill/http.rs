@@ -50,8 +50,14 @@ pub(crate) async fn send(addr: SocketAddr, request: Vec<u8>, leave: Option<Durat
 
 /// A chat request with an `x-sim` header, alone on its connection.
 pub(crate) fn chat(model: &str, stream: bool, max_tokens: u32, sim: &str) -> Vec<u8> {
+    // With usage: the time per token is measured where the number of tokens is exact.
+    let more = if stream {
+        r#","stream":true,"stream_options":{"include_usage":true}"#
+    } else {
+        ""
+    };
     let body = format!(
-        r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}],"max_tokens":{max_tokens},"stream":{stream}}}"#
+        r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}],"max_tokens":{max_tokens}{more}}}"#
     );
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: vllm\r\nconnection: close\r\ncontent-type: application/json\r\nx-sim: {sim}\r\ncontent-length: {}\r\n\r\n{body}",

@@ -96,7 +96,7 @@ impl Which {
     const fn more(self) -> &'static str {
         match self {
             // Shown for two intervals: long enough to see that it is inhibited when the engine that it speaks of is gone.
-            Self::Down => "[engine]\ninterval = \"10s\"\ntimeout = \"900ms\"\n",
+            Self::Down => "[engine]\ninterval = \"6s\"\ntimeout = \"900ms\"\n",
             Self::Meta => {
                 "[observe]\nmax_models = 1\nmax_event = \"1KiB\"\n[engine]\ninterval = \"1s\"\ntimeout = \"900ms\"\n"
             }

@@ -79,7 +79,8 @@ impl Scale {
 
     fn seconds(self, kind: Kind, seconds: f64) -> f64 {
         let least = match kind {
-            Kind::Window | Kind::Age => 5.0,
+            Kind::Window => 5.0,
+            Kind::Age => 8.0,
             Kind::Wait => 1.0,
         };
         let linear = seconds.min(KNEE) / self.0;
@@ -248,7 +249,7 @@ mod tests {
             "groups:\n  - name: a\n    interval: 1200ms\n    rules:\n",
             "      - record: \"m:x:rate5m\"\n        expr: |-\n          sum(rate(a{b=\"[5m]\"}[6000ms]))\n",
             "          or m:x:rate5m offset 7917ms\n        labels:\n          window: 5m\n",
-            "      - alert: A\n        expr: \"min by (xid) (time() - x{i=\\\"300\\\"} < 7.917)\"\n        for: 6000ms\n",
+            "      - alert: A\n        expr: \"min by (xid) (time() - x{i=\\\"300\\\"} < 8)\"\n        for: 6000ms\n",
         );
         assert_eq!(copy, expected);
     }

@@ -39,6 +39,9 @@ const RESOLVES: Duration = Duration::from_secs(100);
 /// A fault lasts so long after its alerts: what is suppressed must not be told later.
 const HOLD: Duration = Duration::from_secs(3);
 
+/// Ticks without an alert after which everything has been scraped.
+const SETTLED: u32 = 12;
+
 // === impl Drill ===
 
 impl Drill {
@@ -55,6 +58,7 @@ impl Drill {
 
     /// Nothing is wrong, and nothing may fire.
     pub(crate) async fn rest(&mut self, time: Duration) -> anyhow::Result<()> {
+        self.settle().await?;
         let began = Instant::now();
         let mut fired = BTreeSet::new();
         while began.elapsed() < time {
@@ -65,6 +69,18 @@ impl Drill {
                 .wrong
                 .push(format!("{name} fires though nothing is wrong"));
         }
+        Ok(())
+    }
+
+    /// Waits for the first scrapes. Before them no target is up, and the scaled `for` of that alert is shorter than a scrape.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut quiet = 0;
+        while quiet < SETTLED && began.elapsed() < FIRES {
+            let view = self.tick().await?;
+            quiet = if view.firing.is_empty() { quiet + 1 } else { 0 };
+        }
+        self.seen.clear();
         Ok(())
     }
 

@@ -49,7 +49,8 @@ impl Report {
             (Some(_), None) => "NOT SUPPRESSED".to_owned(),
             (Some(_), Some(_)) if watch.leaked => "TOLD ALL THE SAME".to_owned(),
             (Some(by), Some(_)) if watch.told.is_empty() => format!("by {by}, never told"),
-            (Some(by), Some(_)) => format!("by {by}, told before"),
+            (Some(by), Some(_)) if watch.told_before => format!("by {by}, told before"),
+            (Some(by), Some(_)) => format!("by {by}, told after it"),
         };
         let window = match case.window {
             "" => String::new(),

@@ -32,6 +32,8 @@ pub(crate) struct Watch {
     pub(crate) leaked: bool,
     /// Who was told that it fires.
     pub(crate) told: BTreeSet<String>,
+    /// Some of them before it was suppressed. The others when what suppressed it was over, and it was not.
+    pub(crate) told_before: bool,
     pub(crate) over: Option<Instant>,
 }
 
@@ -82,6 +84,7 @@ impl Watch {
             suppressed: None,
             leaked: false,
             told: BTreeSet::new(),
+            told_before: false,
             over: None,
         }
     }
@@ -111,6 +114,7 @@ impl Watch {
         for note in &notes {
             if note.firing {
                 self.told.insert(note.receiver.clone());
+                self.told_before |= self.suppressed.is_none_or(|at| note.at <= at);
                 let since = self.suppressed.map(|at| at + SLACK);
                 self.leaked |= since.is_some_and(|at| note.at > at) && ended.is_none();
             }
@@ -169,6 +173,7 @@ mod tests {
             suppressed: None,
             leaked: false,
             told: BTreeSet::new(),
+            told_before: false,
             over: None,
         }
     }

@@ -3,12 +3,12 @@
 use super::{Act, Case, Fault, Load, On, Stage, model};
 use crate::drill::rig::Which;
 
-const FINE: &str = "{}";
-const BROKEN: &str = r#"{"fault":{"kind":"http","status":500}}"#;
+const FINE: &str = r#"{"finish_reason":"stop"}"#;
+const BROKEN: &str = r#"{"fault":{"kind":"http","status":500,"message":"Internal Server Error"}}"#;
 const DEAD: &str = r#"{"fault":{"kind":"http","status":500,"message":"EngineCore encountered an issue. See stack trace (above) for the root cause."}}"#;
 const TOO_LONG: &str = r#"{"fault":{"kind":"http","status":400,"message":"This model's maximum context length is 2048 tokens. However, you requested 5000 tokens (4000 in the messages, 1000 in the completion)."}}"#;
-const LATE: &str = r#"{"ttft_ms":3000}"#;
-const SLOW: &str = r#"{"itl_ms":300}"#;
+const LATE: &str = r#"{"ttft_ms":3000,"finish_reason":"stop"}"#;
+const SLOW: &str = r#"{"itl_ms":300,"finish_reason":"stop"}"#;
 
 pub(super) fn all() -> Vec<Fault> {
     let fault = |about, load, cases: Vec<Case>| Fault {
@@ -53,7 +53,7 @@ pub(super) fn all() -> Vec<Fault> {
     let mut slow = burns(tpot, "slow");
     slow.push(Case::warning("VllmInterTokenLatencyHigh", model("slow")));
     let frames = Load::stream(
-        r#"{"fault":{"kind":"error_frame","after":2}}"#,
+        r#"{"fault":{"kind":"error_frame","after":2,"message":"CUDA error: out of memory"}}"#,
         &["error-frames"],
     );
     let patient = r#"{"itl_ms":200,"output_tokens":6}"#;
@@ -109,7 +109,7 @@ pub(super) fn all() -> Vec<Fault> {
         ),
         one(
             "finish_reason length",
-            Load::whole(FINE, &["limited"]),
+            Load::whole("{}", &["limited"]),
             "RequestsLengthLimited",
         ),
         bypass,

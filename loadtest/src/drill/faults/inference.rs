@@ -59,7 +59,13 @@ pub(super) fn all() -> Vec<Fault> {
         fault(
             "answers take 31 s",
             Which::Requests,
-            load(Load::whole(r#"{"head_delay_ms":31000}"#, &["long"]).rate(1, 2)),
+            load(
+                Load::whole(
+                    r#"{"head_delay_ms":31000,"finish_reason":"stop"}"#,
+                    &["long"],
+                )
+                .rate(1, 2),
+            ),
             vec![Case::warning("VllmLatencyP99High", model("long"))],
         ),
         fault(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Act, Case, Fault, Load, On, Stage};
 use crate::drill::rig::Which;
 
-const FINE: &str = "{}";
+const FINE: &str = r#"{"finish_reason":"stop"}"#;
 
 pub(super) fn all() -> Vec<Fault> {
     let fault = |about, rig, act, alert| Fault {
@@ -15,9 +15,9 @@ pub(super) fn all() -> Vec<Fault> {
         act,
         cases: vec![Case::warning(alert, On::Rig)],
     };
-    let large = r#"{"tokens_per_frame":500,"output_tokens":500}"#;
+    let large = r#"{"tokens_per_frame":20000,"output_tokens":20000,"finish_reason":"stop"}"#;
     let mut large = Load::stream(large, &["drill"]);
-    large.max_tokens = 500;
+    large.max_tokens = 20_000;
     let busy = Load::whole(FINE, &["drill"]).rate(20, 1);
     let mut gone = fault(
         "tokenglass is killed",
@@ -36,7 +36,7 @@ pub(super) fn all() -> Vec<Fault> {
     vec![
         gone,
         fault(
-            "stands still 9 of 10 ms",
+            "runs 2 of 100 ms (SIGSTOP)",
             Which::Starved,
             Act::Starve(busy),
             "TokenglassOverheadHigh",
