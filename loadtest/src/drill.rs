@@ -131,12 +131,11 @@ impl Plan {
         progress: &impl Fn(&str),
     ) -> anyhow::Result<Report> {
         let mut rigs = BTreeMap::new();
-        let needed: BTreeSet<Which> = faults.iter().map(|fault| fault.rig).collect();
+        let mut needed: BTreeSet<Which> = faults.iter().map(|fault| fault.rig).collect();
         // Always: what is calm shall stay calm.
-        for which in needed.into_iter().chain([Which::Requests]) {
-            if !rigs.contains_key(&which) {
-                rigs.insert(which, Rig::start(which, self, scratch.path()).await?);
-            }
+        needed.insert(Which::Requests);
+        for which in needed {
+            rigs.insert(which, Rig::start(which, self, scratch.path()).await?);
         }
         let world = World {
             rigs,

@@ -37,7 +37,7 @@ pub use fault::{ErrorShape, Fault};
 pub use truth::{Entry, Truth, TruthEnd};
 
 use crate::http1::RequestHead;
-use crate::net::Listener;
+use crate::net::{BACKLOG, Listener};
 use counters::Counters;
 
 /// How to run a simulator.
@@ -209,7 +209,16 @@ impl Drop for Server {
 async fn accept(listener: Listener, shared: Arc<Shared>) {
     // Owned by this task, so that aborting it aborts them.
     let mut connections = JoinSet::new();
+    let mut crowded = false;
     loop {
+        let pause = shared.control.crowded();
+        if pause.is_some() != crowded {
+            crowded = pause.is_some();
+            listener.limit_backlog(if crowded { 0 } else { BACKLOG });
+        }
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
         tokio::select! {
             socket = listener.accept() => {
                 shared.accepted.fetch_add(1, Ordering::Relaxed);

@@ -6,14 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::faults::{Act, Load};
 use super::http;
-use super::process;
 use super::rig::{self, Rig, Which};
 use super::sink::Sink;
 
@@ -32,7 +30,6 @@ pub(crate) struct Acting {
     /// Requests under way.
     requests: JoinSet<()>,
     held: Vec<TcpStream>,
-    starving: Option<JoinHandle<()>>,
     /// When it went wrong.
     pub(crate) began: Instant,
 }
@@ -41,6 +38,8 @@ pub(crate) struct Acting {
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// In this share of a proxy's descriptors its alert has to fire; a few are left for the scrapes.
 const FULL: f64 = 0.95;
+/// Connections are accepted once in so long: more than health checks and half of the requests need.
+const CROWD_MS: u64 = 40;
 /// Ticks from a queue to the end of vLLM: its metrics are to be read before, which that rig does each 6 s.
 const QUEUE_TICKS: u64 = 72;
 
@@ -55,7 +54,6 @@ impl Acting {
             sent: 0,
             requests: JoinSet::new(),
             held: Vec::new(),
-            starving: None,
             began: Instant::now(),
         }
     }
@@ -70,11 +68,9 @@ impl Acting {
         match self.act {
             Act::Load(load) => self.load(rig.data, &load, tick),
             Act::Bypass(load) => self.load(rig.upstream, &load, tick),
-            Act::Starve(load) => {
+            Act::Crowd(load) => {
+                rig.sim()?.set_crowded(CROWD_MS);
                 self.load(rig.data, &load, tick);
-                if let (true, Some(pid)) = (first, rig.pid()) {
-                    self.starving = Some(tokio::spawn(starve(pid)));
-                }
             }
             Act::Ramp(family, from, a_second, to) => {
                 let value = from + a_second * TICK.as_secs_f64() * tick as f64;
@@ -117,12 +113,6 @@ impl Acting {
         self.requests.shutdown().await;
         self.held.clear();
         let rig = world.rigs.get_mut(&self.rig).context("no such rig")?;
-        if let Some(starving) = self.starving.take() {
-            starving.abort();
-            if let Some(pid) = rig.pid() {
-                process::send(pid, Signal::CONT);
-            }
-        }
         match self.act {
             Act::Gpu(gpu, _) => rig.set_gpus(|state| state["gpus"][gpu] = rig::gpu(gpu))?,
             Act::GpuHangs => rig.set_gpus(|state| state["delays_ms"] = json!({}))?,
@@ -131,6 +121,7 @@ impl Acting {
             }
             Act::Slow(path, _) => rig.sim()?.set_delay(path, Duration::ZERO),
             Act::Unload => rig.sim()?.set_loaded(true),
+            Act::Crowd(_) => rig.sim()?.set_crowded(0),
             Act::KillUpstream => rig.start_upstream()?,
             Act::KillProxy => rig.start_proxy()?,
             Act::BadConfig => rig.configure("")?,
@@ -139,7 +130,6 @@ impl Acting {
             | Act::Xid(_)
             | Act::Load(_)
             | Act::Bypass(_)
-            | Act::Starve(_)
             | Act::Connections
             | Act::Restarts
             | Act::Panics => {}
@@ -173,23 +163,5 @@ impl Acting {
             self.held.push(TcpStream::connect(rig.data).await?);
         }
         Ok(())
-    }
-}
-
-impl Drop for Acting {
-    fn drop(&mut self) {
-        if let Some(starving) = &self.starving {
-            starving.abort();
-        }
-    }
-}
-
-/// Lets a process run 2 of 100 ms, until it is aborted.
-async fn starve(pid: u32) {
-    loop {
-        process::send(pid, Signal::STOP);
-        tokio::time::sleep(Duration::from_millis(98)).await;
-        process::send(pid, Signal::CONT);
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -76,8 +76,8 @@ pub(crate) enum Act {
     /// With a queue before its engine, which is still shown for a while.
     KillUpstream,
     KillProxy,
-    /// The proxy stands still most of the time, with these requests.
-    Starve(Load),
+    /// vLLM accepts few connections, and these requests each want one.
+    Crowd(Load),
     /// Idle connections.
     Connections,
     BadConfig,
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn directives_are_understood() {
         for fault in all() {
-            let (Act::Load(load) | Act::Bypass(load) | Act::Starve(load)) = fault.act else {
+            let (Act::Load(load) | Act::Bypass(load) | Act::Crowd(load)) = fault.act else {
                 continue;
             };
             for text in [load.sim].into_iter().chain(load.odd.map(|(_, sim)| sim)) {

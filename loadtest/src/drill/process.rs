@@ -71,11 +71,11 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        send(self.child.id(), signal);
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        // It has not been waited for where anybody calls this: its number is still its own.
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal);
+        }
     }
 
     /// As a crash ends it.
@@ -85,21 +85,12 @@ impl Process {
     }
 }
 
-/// Sends `signal`, to a child that has not been waited for: its number is still its own.
-pub(crate) fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
-    }
-}
-
 impl Drop for Process {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
         self.signal(Signal::TERM);
-        // One that was stopped cannot even end.
-        self.signal(Signal::CONT);
         let start = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < GRACE {
             std::thread::sleep(Duration::from_millis(10));

@@ -35,8 +35,8 @@ pub(crate) enum Which {
     Meta,
     /// Few file descriptors.
     Descriptors,
-    /// Little CPU.
-    Starved,
+    /// Connections to vLLM are slow.
+    Crowded,
     /// tokenglass goes away.
     Gone,
 }
@@ -79,7 +79,7 @@ impl Which {
             Self::Stalled => "stalled",
             Self::Meta => "meta",
             Self::Descriptors => "descriptors",
-            Self::Starved => "starved",
+            Self::Crowded => "crowded",
             Self::Gone => "gone",
         }
     }
@@ -206,11 +206,6 @@ impl Rig {
         }
     }
 
-    /// The proxy's process, unless a fault has killed it.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
-    }
-
     /// Whether it still runs, if it should.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         self.process.as_mut().map_or(Ok(()), Process::check)
@@ -225,9 +220,11 @@ impl Rig {
                 self.nvml
             ),
         };
+        // There a connection for each request.
+        let pool = if self.which == Which::Crowded { 0 } else { 512 };
         let text = format!(
-            "[server]\nlisten = \"{}\"\nworkers = 1\n[upstream]\nurl = \"http://{}\"\n[admin]\nlisten = \"{}\"\n\
-             [health]\ninterval = \"1s\"\ntimeout = \"3s\"\nstalled_after = \"2s\"\n[gpu]\n{gpu}\n\
+            "[server]\nlisten = \"{}\"\nworkers = 1\n[upstream]\nurl = \"http://{}\"\npool_max_idle = {pool}\n[admin]\nlisten = \"{}\"\n\
+             [health]\ninterval = \"1s\"\ntimeout = \"2s\"\nstalled_after = \"2s\"\n[gpu]\n{gpu}\n\
              [shutdown]\ndrain_timeout = \"1s\"\n[log]\nlevel = \"info\"\n{}{more}",
             self.data,
             self.upstream,

@@ -143,11 +143,16 @@ impl Row {
             none if none.is_empty() => "-".to_owned(),
             all => all,
         };
+        // One that is to be suppressed may have to fire first.
+        let fired = match self.fired {
+            Some(0.0) => "before".to_owned(),
+            after => seconds(after),
+        };
         [
             self.alert.clone(),
             self.severity.to_owned(),
             self.fault.to_owned(),
-            seconds(self.fired),
+            fired,
             routed,
             self.inhibited.clone(),
             seconds(self.resolved),

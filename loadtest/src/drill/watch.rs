@@ -211,14 +211,15 @@ mod tests {
         watch.look(&view(began, &[], &[], &[]), began, None);
         assert!(watch.fired.is_none() && watch.over.is_none());
         let told = [(true, lost.clone())];
-        watch.look(&view(began, &[lost.clone()], &[], &told), began, None);
+        let all = [lost.clone()];
+        watch.look(&view(began, &all, &[], &told), began, None);
         assert!(watch.satisfied() && !watch.passed());
         watch.look(&view(began, &[], &[], &told), began, Some(began));
         assert!(watch.over.is_none(), "the receiver does not know yet");
-        let told = [(true, lost.clone()), (false, lost.clone())];
+        let told = [(true, lost.clone()), (false, lost)];
         watch.look(&view(began, &[], &[], &told), began, Some(began));
         assert!(watch.passed());
-        watch.look(&view(began, &[lost], &[], &told), began, Some(began));
+        watch.look(&view(began, &all, &[], &told), began, Some(began));
         assert!(!watch.passed(), "it has come back");
     }
 

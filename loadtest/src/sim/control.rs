@@ -1,7 +1,7 @@
 //! What a test changes in a running simulator beside the traffic: what its own endpoints say, and how late.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ pub struct Control {
     unloaded: AtomicBool,
     values: Mutex<BTreeMap<&'static str, f64>>,
     delays: Mutex<BTreeMap<&'static str, Duration>>,
+    crowd_ms: AtomicU64,
 }
 
 // === impl Control ===
@@ -37,6 +38,17 @@ impl Control {
     pub fn set_delay(&self, path: &'static str, delay: Duration) {
         let mut delays = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
         delays.insert(path, delay);
+    }
+
+    /// From the next connection on, accepts one in so many milliseconds and lets none wait, as a server whose backlog is
+    /// full: the client's kernel tries again after a second. 0 ends it.
+    pub fn set_crowded(&self, ms: u64) {
+        self.crowd_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn crowded(&self) -> Option<Duration> {
+        let ms = self.crowd_ms.load(Ordering::Relaxed);
+        (ms > 0).then_some(Duration::from_millis(ms))
     }
 
     pub(crate) fn healthy(&self) -> bool {

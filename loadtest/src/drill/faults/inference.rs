@@ -42,9 +42,9 @@ pub(super) fn all() -> Vec<Fault> {
             ],
         ),
         fault(
-            "/health takes 2 s",
+            "/health takes 1.5 s",
             Which::Stale,
-            Act::Slow("/health", Duration::from_secs(2)),
+            Act::Slow("/health", Duration::from_millis(1500)),
             vec![Case::warning("VllmHealthCheckSlow", on)],
         ),
         fault(

@@ -18,7 +18,7 @@ pub(super) fn all() -> Vec<Fault> {
     let large = r#"{"tokens_per_frame":20000,"output_tokens":20000,"finish_reason":"stop"}"#;
     let mut large = Load::stream(large, &["drill"]);
     large.max_tokens = 20_000;
-    let busy = Load::whole(FINE, &["drill"]).rate(20, 1);
+    let busy = Load::whole(FINE, &["drill"]).rate(4, 4);
     let mut gone = fault(
         "tokenglass is killed",
         Which::Gone,
@@ -36,9 +36,9 @@ pub(super) fn all() -> Vec<Fault> {
     vec![
         gone,
         fault(
-            "runs 2 of 100 ms (SIGSTOP)",
-            Which::Starved,
-            Act::Starve(busy),
+            "connects wait for a full backlog",
+            Which::Crowded,
+            Act::Crowd(busy),
             "TokenglassOverheadHigh",
         ),
         fault(
