@@ -62,7 +62,8 @@ impl Drill {
         let began = Instant::now();
         let mut fired = BTreeSet::new();
         while began.elapsed() < time {
-            fired.extend(self.tick().await?.firing.iter().map(name));
+            let view = self.tick().await?;
+            fired.extend(view.firing.iter().map(|labels| self.name(labels)));
         }
         for name in fired {
             self.report
@@ -151,14 +152,26 @@ impl Drill {
         Ok(view)
     }
 
+    /// An alert for a message.
+    fn name(&self, labels: &Labels) -> String {
+        let of = |name: &str| labels.get(name).map_or("", String::as_str);
+        let mut rigs = self.world.rigs.iter();
+        let rig = rigs.find(|(_, rig)| rig.admin.to_string() == of("instance"));
+        let rig = rig.map_or("", |(which, _)| which.name());
+        let words = [of("severity"), rig, of("gpu"), of("model")];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        format!("{} ({})", of("alertname"), words.join(" "))
+    }
+
     pub(crate) fn report(mut self) -> Report {
         let mut also = BTreeSet::new();
         for labels in &self.seen {
             if labels.get("model").is_some_and(|model| model == CALM) {
-                let wrong = format!("{} of a model that nothing happened to", name(labels));
+                let name = self.name(labels);
+                let wrong = format!("{name} of a model that nothing happened to");
                 self.report.wrong.push(wrong);
             } else if !self.expected.iter().any(|watch| watch.is(labels)) {
-                also.insert(name(labels));
+                also.insert(self.name(labels));
             }
         }
         self.report.also = also.into_iter().collect();
@@ -194,16 +207,4 @@ impl Running {
         let settled = ended.elapsed() > HOLD && self.watches.iter().all(over);
         settled || ended.elapsed() > RESOLVES
     }
-}
-
-/// An alert for a message.
-fn name(labels: &Labels) -> String {
-    let of = |name: &str| labels.get(name).map(String::as_str);
-    let what = of("model")
-        .or(of("gpu"))
-        .or(of("instance"))
-        .unwrap_or_default();
-    let alert = of("alertname").unwrap_or_default();
-    let severity = of("severity").unwrap_or_default();
-    format!("{alert} ({severity}, {what})")
 }

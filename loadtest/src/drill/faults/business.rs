@@ -4,6 +4,8 @@ use super::{Act, Case, Fault, Load, On, Stage, model};
 use crate::drill::rig::Which;
 
 const FINE: &str = r#"{"finish_reason":"stop"}"#;
+/// Tokens that come one by one: of those in one read the time per token is not measured.
+const STEADY: &str = r#"{"itl_ms":20,"finish_reason":"stop"}"#;
 const BROKEN: &str = r#"{"fault":{"kind":"http","status":500,"message":"Internal Server Error"}}"#;
 const DEAD: &str = r#"{"fault":{"kind":"http","status":500,"message":"EngineCore encountered an issue. See stack trace (above) for the root cause."}}"#;
 const TOO_LONG: &str = r#"{"fault":{"kind":"http","status":400,"message":"This model's maximum context length is 2048 tokens. However, you requested 5000 tokens (4000 in the messages, 1000 in the completion)."}}"#;
@@ -87,7 +89,7 @@ pub(super) fn all() -> Vec<Fault> {
         fault("0.3 s a token", Load::stream(SLOW, &["slow"]), slow),
         ticket(
             "those of one in 7",
-            Load::stream(FINE, &["slow-a-little"]).odd(7, SLOW),
+            Load::stream(STEADY, &["slow-a-little"]).odd(7, SLOW),
             tpot,
         ),
         dead,
