@@ -113,12 +113,13 @@ impl Plan {
         let mut scratch = Scratch::new()?;
         let result = self.drill(&mut faults, &scratch, &progress).await;
         let logs = scratch.path().display().to_string();
+        if result.as_ref().map_or(true, |report| !report.passed()) {
+            scratch.keep();
+        }
         let mut report = result.with_context(|| format!("logs are in {logs}"))?;
         report.seconds = began.elapsed().as_secs_f64();
         report.scale = self.scale;
-        if report.passed() {
-            scratch.discard();
-        } else {
+        if !report.passed() {
             report.wrong.push(format!("logs are in {logs}"));
         }
         Ok(report)

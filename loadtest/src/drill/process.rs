@@ -108,16 +108,16 @@ impl Scratch {
         let name = format!("tokenglass-drill-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path)?;
-        Ok(Self { path, keep: true })
+        Ok(Self { path, keep: false })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Nothing went wrong: nobody will want to read the logs.
-    pub(crate) fn discard(&mut self) {
-        self.keep = false;
+    /// Something went wrong: somebody will want to read the logs.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
     }
 }
 
