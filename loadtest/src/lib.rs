@@ -17,6 +17,7 @@
 )]
 
 pub mod compare;
+pub mod drill;
 pub mod scripted;
 pub mod sim;
 pub mod traffic;

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use loadtest::sim::{Behaviour, Config, Dist, Fault, Listen, Server};
 
-use cli::{compare, run};
+use cli::{compare, drill, run};
 
 #[derive(Parser)]
 #[command(name = "loadtest", version, about)]
@@ -32,6 +32,8 @@ enum Command {
     Run(Box<run::Args>),
     /// Measure what tokenglass costs, beside other proxies, on this machine.
     Compare(compare::Args),
+    /// Make each alert's fault happen, with real Prometheus and Alertmanager, and see what becomes of it.
+    Drill(Box<drill::Args>),
     /// The origin of a comparison, which starts it.
     #[command(hide = true)]
     Origin(compare::OriginArgs),
@@ -89,6 +91,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sim(args) => simulate(*args),
         Command::Run(args) => run::run(*args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Drill(args) => drill::drill(*args),
         Command::Origin(args) => compare::origin(&args),
         Command::Relay(args) => compare::relay(&args),
     }

@@ -30,6 +30,9 @@ pub(crate) enum Socket {
     Unix(UnixStream),
 }
 
+/// Connections that wait to be accepted.
+pub(crate) const BACKLOG: i32 = 8192;
+
 // === impl Listener ===
 
 impl Listener {
@@ -46,7 +49,7 @@ impl Listener {
                 socket.set_nonblocking(true)?;
                 socket.bind(&(*addr).into())?;
                 // The default backlog drops connections when a test opens thousands at once.
-                socket.listen(8192)?;
+                socket.listen(BACKLOG)?;
                 TcpListener::from_std(socket.into()).map(Self::Tcp)
             }
             Listen::Unix(path) => UnixListener::bind(path).map(Self::Unix),
@@ -57,6 +60,13 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// How many connections may wait to be accepted from now on.
+    pub(crate) fn limit_backlog(&self, most: i32) {
+        if let Self::Tcp(listener) = self {
+            let _ = socket2::SockRef::from(listener).listen(most);
         }
     }
 

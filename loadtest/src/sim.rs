@@ -6,6 +6,7 @@
 mod answer;
 mod behaviour;
 mod bodies;
+mod control;
 mod counters;
 mod dist;
 mod fault;
@@ -23,19 +24,20 @@ mod whole;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 pub use crate::net::Listen;
 pub use behaviour::{Behaviour, ReasoningField, Split, UsageMode};
+pub use control::Control;
 pub use dist::Dist;
 pub use fault::{ErrorShape, Fault};
 pub use truth::{Entry, Truth, TruthEnd};
 
 use crate::http1::RequestHead;
-use crate::net::Listener;
+use crate::net::{BACKLOG, Listener};
 use counters::Counters;
 
 /// How to run a simulator.
@@ -79,7 +81,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) truth: Truth,
     pub(crate) counters: Counters,
-    unhealthy: AtomicBool,
+    pub(crate) control: Control,
     connections: AtomicUsize,
     accepted: AtomicU64,
     requests: AtomicU64,
@@ -132,7 +134,7 @@ impl Server {
             config,
             truth: Truth::default(),
             counters: Counters::default(),
-            unhealthy: AtomicBool::new(false),
+            control: Control::default(),
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -175,7 +177,13 @@ impl Server {
 
     /// Makes `/health` answer 200 or 503.
     pub fn set_healthy(&self, healthy: bool) {
-        self.shared.unhealthy.store(!healthy, Ordering::Relaxed);
+        self.shared.control.set_healthy(healthy);
+    }
+
+    /// What can be changed while it runs.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.shared.control
     }
 
     /// Stops listening and cuts every connection. When it returns, all requests are in the ground truth.
@@ -201,7 +209,16 @@ impl Drop for Server {
 async fn accept(listener: Listener, shared: Arc<Shared>) {
     // Owned by this task, so that aborting it aborts them.
     let mut connections = JoinSet::new();
+    let mut crowded = false;
     loop {
+        let pause = shared.control.crowded();
+        if pause.is_some() != crowded {
+            crowded = pause.is_some();
+            listener.limit_backlog(if crowded { 0 } else { BACKLOG });
+        }
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
         tokio::select! {
             socket = listener.accept() => {
                 shared.accepted.fetch_add(1, Ordering::Relaxed);
@@ -222,10 +239,6 @@ impl Shared {
 
     pub(crate) fn saw_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn healthy(&self) -> bool {
-        !self.unhealthy.load(Ordering::Relaxed)
     }
 
     /// A seed for one request: the same requests in the same order get the same dice.

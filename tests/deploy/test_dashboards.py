@@ -161,7 +161,6 @@ def test_grafana_is_told_where_they_are():
     assert provider["type"] == "file" and provider["options"]["path"]
 
 
-@pytest.mark.skipif(not RUNBOOKS.is_dir(), reason="there are no runbooks")
 @pytest.mark.parametrize("path", ALL)
 def test_each_runbook_is_there(path):
     urls = [

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use loadtest::compare::{Common, Origin, Pace, Peer, Plan};
 
+use super::cache;
 use crate::runtime;
 
 /// The options of `loadtest compare`.
@@ -84,7 +85,7 @@ pub(crate) fn compare(args: &Args) -> anyhow::Result<()> {
         peers: args.peers.clone(),
         workers: args.workers.clone(),
         binary: args.bin.clone(),
-        installed: args.peers_dir.clone().unwrap_or_else(default_dir),
+        installed: args.peers_dir.clone().unwrap_or_else(|| cache("peers")),
         quick: args.quick,
     };
     let progress = |line: &str| drop(writeln!(io::stderr(), "{line}"));
@@ -149,11 +150,4 @@ pub(crate) fn origin(args: &OriginArgs) -> anyhow::Result<()> {
 pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
     runtime()?.block_on(loadtest::compare::relay(args.listen, args.upstream))?;
     Ok(())
-}
-
-fn default_dir() -> PathBuf {
-    let cache = std::env::var_os("TGTEST_CACHE").map(PathBuf::from);
-    let home =
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/tokenglass");
-    cache.unwrap_or_else(home).join("peers")
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use super::control::Control;
 use super::truth::{Entry, TruthEnd};
 
 /// What is counted.
@@ -58,8 +59,8 @@ impl Counters {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// The exposition, all of it under the first model.
-    pub(crate) fn render(&self, model: &str) -> String {
+    /// The exposition, all of it under the first model. What is not counted here is as `control` has it.
+    pub(crate) fn render(&self, model: &str, control: &Control) -> String {
         let mut out = String::new();
         let labels = format!(r#"engine="0",model_name="{model}""#);
         let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
@@ -79,13 +80,19 @@ impl Counters {
             "vllm:num_requests_waiting",
             "gauge",
             "Number of requests waiting to be processed.",
-            &one(0.0),
+            &one(control.value("vllm:num_requests_waiting")),
         );
         family(
             "vllm:kv_cache_usage_perc",
             "gauge",
             "KV-cache usage. 1 means 100 percent usage.",
-            &one(0.0),
+            &one(control.value("vllm:kv_cache_usage_perc")),
+        );
+        family(
+            "vllm:num_preemptions_total",
+            "counter",
+            "Cumulative number of preemption from the engine.",
+            &one(control.value("vllm:num_preemptions_total")),
         );
         family(
             "vllm:prompt_tokens_total",

@@ -94,12 +94,16 @@ async fn route(
         return plain(conn, head, 401, br#"{"error":"Unauthorized"}"#).await;
     }
     let models = &shared.config.models;
+    if let Some(delay) = shared.control.delay(&head.path) {
+        conn.wait_until(received + delay).await?;
+    }
     match (head.method.as_str(), head.path.as_str()) {
         ("POST", "/v1/chat/completions" | "/v1/completions") => {
             answer::answer(shared, conn, head, body, received).await
         }
         ("GET", "/v1/models") => {
-            plain(conn, head, 200, &bodies::models(models, 1_795_552_003)).await
+            let listed: &[String] = if shared.control.loaded() { models } else { &[] };
+            plain(conn, head, 200, &bodies::models(listed, 1_795_552_003)).await
         }
         ("GET", "/version") => plain(conn, head, 200, br#"{"version":"0.32.0"}"#).await,
         ("GET", "/load") => {
@@ -107,13 +111,13 @@ async fn route(
             plain(conn, head, 200, load.as_bytes()).await
         }
         ("GET", "/health") => {
-            let status = if shared.healthy() { 200 } else { 503 };
+            let status = if shared.control.healthy() { 200 } else { 503 };
             let response = Head::new(status, "").length(0);
             send(conn, head, response, b"").await
         }
         ("GET", "/metrics") => {
             let model = models.first().map_or("", String::as_str);
-            let text = shared.counters.render(model);
+            let text = shared.counters.render(model, &shared.control);
             let response = Head::new(200, "text/plain; version=1.0.0; charset=utf-8");
             let response = response.length(text.len() as u64);
             send(conn, head, response, text.as_bytes()).await
