@@ -177,9 +177,9 @@ impl Slot {
         }
     }
 
-    /// A request has ended, either way. `unanswered`: its client has left with nothing, or we have.
-    pub fn end(&self, unanswered: bool) {
-        self.left.store(self.millis(Instant::now()), Relaxed);
+    /// A request has ended at `now`, either way. `unanswered`: its client has left with nothing, or we have.
+    pub fn end(&self, unanswered: bool, now: Instant) {
+        self.left.store(self.millis(now), Relaxed);
         self.unanswered.store(unanswered, Relaxed);
         let in_flight = self.in_flight.load(Relaxed);
         self.in_flight.store(in_flight.saturating_sub(1), Release);
@@ -318,7 +318,7 @@ mod tests {
         let slot = &activity.of_worker(0)[0];
         slot.begin();
         slot.since.store(1, Relaxed);
-        slot.end(true);
+        slot.end(true, Instant::now());
         slot.left.store(10_000, Relaxed);
         slot.resume(14_000);
         assert_eq!(slot.since.load(Relaxed), 1);
@@ -336,7 +336,7 @@ mod tests {
         slot.resume(40_000);
         assert_eq!(slot.since.load(Relaxed), 40_000);
         assert_eq!(slot.idle.load(Relaxed), 0);
-        slot.end(false);
+        slot.end(false, Instant::now());
         slot.left.store(50_000, Relaxed);
         slot.resume(51_000);
         assert_eq!(slot.since.load(Relaxed), 51_000);
@@ -351,7 +351,7 @@ mod tests {
         second[1].begin();
         second[1].begin();
         second[2].begin();
-        second[2].end(false);
+        second[2].end(false, Instant::now());
         second[1].speaks();
         second[2].speaks();
         second[2].hushes();

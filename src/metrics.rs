@@ -12,8 +12,6 @@ pub mod polled;
 pub mod series;
 mod totals;
 
-use std::time::Duration;
-
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 pub use children::{Child, Children};
@@ -222,44 +220,61 @@ impl Metrics {
             Outcome::Cancelled(phase) => series.cancelled(phase).inc(),
         }
         series.duration.observe(record.duration.as_secs_f64());
-        let labels = series.key().values(&[]);
-        let observe = |family: &Children<Histogram>, value: Option<Duration>| {
-            if let Some(value) = value {
-                family
-                    .with_label_values(&labels)
-                    .observe(value.as_secs_f64());
-            }
-        };
-        observe(&self.ttft, record.ttft);
-        observe(&self.first_answer, record.first_answer);
-        observe(&self.tpot, record.tpot);
-        observe(&self.longest_stall, record.longest_stall);
-        observe(&self.queue, record.queue);
-        observe(&self.frontend, record.frontend());
-        for reason in &record.finish_reasons {
-            let labels = series.key().values(&[reason.as_label()]);
-            self.finish.with_label_values(&labels).inc();
-        }
-        for (family, tokens) in [
-            (&self.cached_tokens, record.cached_tokens),
-            (&self.reasoning_tokens, record.reasoning_tokens),
+        let key = series.key();
+        for (child, family, value) in [
+            (&series.ttft, &self.ttft, record.ttft),
+            (
+                &series.first_answer,
+                &self.first_answer,
+                record.first_answer,
+            ),
+            (&series.tpot, &self.tpot, record.tpot),
+            (
+                &series.longest_stall,
+                &self.longest_stall,
+                record.longest_stall,
+            ),
+            (&series.queue, &self.queue, record.queue),
+            (&series.frontend, &self.frontend, record.frontend()),
         ] {
-            if let Some(count) = tokens {
-                family.with_label_values(&labels).inc_by(count);
+            if let Some(value) = value {
+                child.get(family, key, &[]).observe(value.as_secs_f64());
             }
+        }
+        for reason in &record.finish_reasons {
+            if let Some(child) = series.finish.get(*reason as usize) {
+                child.get(&self.finish, key, &[reason.as_label()]).inc();
+            }
+        }
+        if let Some(count) = record.cached_tokens {
+            let child = &series.cached_tokens;
+            child.get(&self.cached_tokens, key, &[]).inc_by(count);
+        }
+        if let Some(count) = record.reasoning_tokens {
+            let child = &series.reasoning_tokens;
+            child.get(&self.reasoning_tokens, key, &[]).inc_by(count);
         }
     }
 
-    /// Counts a finished request's tokens. Also called off the forwarding path, by the estimator.
-    pub fn record_tokens(&self, record: &Record, key: &Key) {
-        for (family, tokens) in [
-            (&self.input_tokens, record.input_tokens),
-            (&self.output_tokens, record.output_tokens),
+    /// Counts a finished request's tokens.
+    pub fn record_tokens(&self, record: &Record, series: &Series) {
+        for (children, family, tokens) in [
+            (
+                &series.input_tokens,
+                &self.input_tokens,
+                record.input_tokens,
+            ),
+            (
+                &series.output_tokens,
+                &self.output_tokens,
+                record.output_tokens,
+            ),
         ] {
-            if let Some((count, source)) = tokens {
-                let labels = key.values(&[source.as_label()]);
-                #[expect(clippy::cast_precision_loss, reason = "no request has 2^52 tokens")]
-                family.with_label_values(&labels).observe(count as f64);
+            if let Some((count, source)) = tokens
+                && let Some(child) = children.get(source as usize)
+            {
+                let child = child.get(family, series.key(), &[source.as_label()]);
+                child.observe(tokens_as_value(count));
             }
         }
     }
@@ -276,10 +291,24 @@ impl Metrics {
             .observe(share.abs());
     }
 
-    /// [`Metrics::record_tokens`] for a record that was finished a while ago: its series are on `/metrics`, or are again.
+    /// [`Metrics::record_tokens`] off the forwarding path, by the estimator, for a record that was finished a while ago:
+    /// its series are on `/metrics`, or are again.
     pub fn record_late(&self, record: &Record) {
         let key = Key::of(record, self.model_label(record));
         let _life = self.lives.get(&key);
-        self.record_tokens(record, &key);
+        for (family, tokens) in [
+            (&self.input_tokens, record.input_tokens),
+            (&self.output_tokens, record.output_tokens),
+        ] {
+            if let Some((count, source)) = tokens {
+                let child = family.with_label_values(&key.values(&[source.as_label()]));
+                child.observe(tokens_as_value(count));
+            }
+        }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no request has 2^52 tokens")]
+fn tokens_as_value(count: u64) -> f64 {
+    count as f64
 }

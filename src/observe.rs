@@ -6,19 +6,24 @@
 mod body;
 mod error;
 mod form;
+pub mod head;
+mod hollow;
 pub(crate) mod json;
 mod openai;
 mod progress;
+mod quick;
 pub mod request;
 pub mod response;
+mod shape;
 pub(crate) mod sse;
 mod template;
 mod timing;
 mod typed;
 mod wire;
 
+pub use head::HeadFacts;
 pub use request::{RequestFacts, RequestTee};
-pub use response::{Gap, HeadFacts, Limits, ResponseObserver};
+pub use response::{Gap, Limits, ResponseObserver};
 
 pub use crate::record::Record;
 

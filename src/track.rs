@@ -3,8 +3,10 @@
 //! A [`Track`] is made before the first await and moves into the response body, so that a client that leaves while
 //! upstream thinks is counted like any other: there is no exit that does not pass its `Drop`.
 
+mod cache;
 mod recorder;
 mod request;
+mod work;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode, response};
+use http::{HeaderMap, Method, response};
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 use smallvec::SmallVec;
@@ -22,18 +24,15 @@ pub use request::RequestWatch;
 
 use crate::activity::Slot;
 use crate::classify::Endpoint;
-use crate::ledger::{Ticket, Work};
-use crate::metrics::{Fault, InUse, Key};
-use crate::observe::{HeadFacts, RequestFacts, ResponseObserver};
+use crate::ledger::Ticket;
+use crate::metrics::{Fault, InUse};
+use crate::observe::{HeadFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
 use crate::record::Record;
 use crate::tenants::TenantValues;
 
 /// Inter-token gaps are counted locally and flushed at least this often, so that a stream of minutes shows at once.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// vLLM takes no more (`VLLM_MAX_N_SEQUENCES`).
-const MOST_CHOICES: u32 = 16_384;
 
 /// One request that is being measured.
 #[derive(Debug)]
@@ -44,6 +43,8 @@ pub struct Track {
     replay: bool,
     started: Instant,
     request: Rc<RefCell<RequestWatch>>,
+    /// The model, as the client named it. Of a request whose response has come.
+    requested: Option<Box<str>>,
     stage: Stage,
     gaps: Option<Gaps>,
     stalled: Option<(InUse, IntGauge)>,
@@ -62,7 +63,8 @@ enum Stage {
     /// The observer is gone once it has panicked.
     Body {
         observer: Option<Box<ResponseObserver>>,
-        facts: Box<RequestFacts>,
+        /// It was asked for a stream.
+        stream: bool,
         status: u16,
         any_data: bool,
     },
@@ -98,6 +100,7 @@ impl Track {
             replay: endpoint == Endpoint::Responses && *method == Method::GET,
             started,
             request,
+            requested: None,
             stage: Stage::AwaitingHead,
             gaps: None,
             stalled: None,
@@ -137,12 +140,17 @@ impl Track {
 
     /// The response head has come.
     pub fn head(&mut self, head: &response::Parts) {
-        let mut facts = self.request.borrow_mut().settle();
+        let (mut facts, learning) = {
+            let mut request = self.request.borrow_mut();
+            (request.settle(), request.learns())
+        };
         facts.replay = self.replay;
-        let learning = self.request.borrow().learns();
+        // Kept here, where it outlives a bug in the observer.
+        self.requested = facts.model.take();
+        let stream = facts.stream;
         if let Some(ticket) = &mut self.ticket {
-            ticket.choices(choices(self.endpoint, facts.n));
-            ticket.work(work(self.endpoint, &facts, head.status));
+            ticket.choices(work::choices(self.endpoint, facts.n));
+            ticket.work(work::of(self.endpoint, &facts, head.status));
         }
         let value = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let facts_of_head = HeadFacts {
@@ -151,19 +159,19 @@ impl Track {
             content_encoding: value(CONTENT_ENCODING),
         };
         let observer = self.recorder.contain(|| {
-            ResponseObserver::new(
+            let observer = ResponseObserver::new(
                 self.endpoint,
-                facts.clone(),
+                facts,
                 &facts_of_head,
                 self.recorder.limits(),
                 self.started,
                 self.recorder.estimates(),
-            )
-            .learning(learning)
+            );
+            Box::new(observer.learning(learning))
         });
         self.stage = Stage::Body {
-            observer: observer.map(Box::new),
-            facts: Box::new(facts),
+            observer,
+            stream,
             status: head.status.as_u16(),
             any_data: false,
         };
@@ -174,7 +182,7 @@ impl Track {
         self.set_stalled(false);
         let Stage::Body {
             observer,
-            facts,
+            stream,
             any_data,
             ..
         } = &mut self.stage
@@ -201,7 +209,7 @@ impl Track {
             && watching.progressed(now)
         {
             slot.progress(now);
-            if facts.stream && !self.speaks {
+            if *stream && !self.speaks {
                 self.speaks = true;
                 slot.speaks();
             }
@@ -212,14 +220,14 @@ impl Track {
         let gaps = match &mut self.gaps {
             Some(gaps) => gaps,
             empty => {
-                let model = self
-                    .recorder
-                    .label(watching.served_model(), facts.model.as_deref());
-                let series = self
-                    .recorder
-                    .series(stream_key(model, self.endpoint, &self.tenants));
-                let itl = &self.recorder.metrics().itl;
-                let local = itl.with_label_values(&series.key().values(&[])).local();
+                let series = self.recorder.series(
+                    watching.served_model(),
+                    self.requested.as_deref(),
+                    self.endpoint,
+                    true,
+                    &self.tenants,
+                );
+                let local = series.itl(self.recorder.metrics()).local();
                 empty.insert(Gaps {
                     local,
                     _series: series,
@@ -250,15 +258,14 @@ impl Track {
         if self.stalled.is_some() {
             return;
         }
-        let model = self.recorder.label(None, self.model());
-        let series = self
-            .recorder
-            .series(stream_key(model, self.endpoint, &self.tenants));
-        let gauge = self
-            .recorder
-            .metrics()
-            .stalled
-            .with_label_values(&series.key().values(&[]));
+        let series = self.recorder.series(
+            None,
+            self.requested.as_deref(),
+            self.endpoint,
+            true,
+            &self.tenants,
+        );
+        let gauge = series.stalled(self.recorder.metrics()).clone();
         gauge.inc();
         self.stalled = Some((series, gauge));
     }
@@ -268,16 +275,9 @@ impl Track {
     pub fn can_stall(&self) -> bool {
         match &self.stage {
             Stage::Body {
-                facts, observer, ..
-            } => facts.stream && observer.as_ref().is_none_or(|o| !o.done()),
+                stream, observer, ..
+            } => *stream && observer.as_ref().is_none_or(|o| !o.done()),
             Stage::AwaitingHead | Stage::Recorded => false,
-        }
-    }
-
-    fn model(&self) -> Option<&str> {
-        match &self.stage {
-            Stage::Body { facts, .. } => facts.model.as_deref(),
-            Stage::AwaitingHead | Stage::Recorded => None,
         }
     }
 
@@ -300,7 +300,7 @@ impl Track {
         let stage = std::mem::replace(&mut self.stage, Stage::Recorded);
         let Stage::Body {
             observer,
-            facts,
+            stream,
             status,
             any_data,
         } = stage
@@ -309,7 +309,7 @@ impl Track {
             return;
         };
         let record = observer
-            .and_then(|observer| self.recorder.contain(|| observer.finish(end, now)))
+            .and_then(|mut observer| self.recorder.contain(|| observer.end(end, now)))
             .inspect(|record| {
                 if record.faults > 0 {
                     self.recorder.faults(Fault::Unreadable, record.faults);
@@ -325,7 +325,7 @@ impl Track {
                     End::ClientGone if any_data => Outcome::Cancelled(Phase::Streaming),
                     End::ClientGone => Outcome::Cancelled(Phase::BeforeFirstToken),
                 };
-                bare(self.endpoint, &facts, outcome, self.started, now)
+                self.bare(stream, outcome, now)
             });
         // Also of an answer that had no token in it.
         if let Some(slot) = &self.slot
@@ -333,19 +333,22 @@ impl Track {
         {
             slot.progress(now);
         }
-        self.publish(record);
+        self.publish(record, now);
     }
 
     /// The one way out.
-    fn publish(&mut self, mut record: Record) {
+    fn publish(&mut self, mut record: Record, now: Instant) {
         record.tenants = std::mem::take(&mut self.tenants);
+        record.requested_model = self.requested.take();
         if let Some(slot) = &self.slot
             && std::mem::take(&mut self.speaks)
         {
             slot.hushes();
         }
-        let prompt = self.request.borrow_mut().leave(record.outcome.unanswered());
-        self.recorder.record(record, prompt, self.ticket.take());
+        let unanswered = record.outcome.unanswered();
+        let (prompt, series) = self.request.borrow_mut().leave(unanswered, now);
+        self.recorder
+            .record(record, prompt, self.ticket.take(), series);
     }
 
     fn conclude(&mut self, outcome: Outcome) {
@@ -354,8 +357,19 @@ impl Track {
         }
         self.stage = Stage::Recorded;
         let facts = self.request.borrow_mut().settle();
-        let record = bare(self.endpoint, &facts, outcome, self.started, Instant::now());
-        self.publish(record);
+        self.requested = facts.model;
+        let now = Instant::now();
+        let record = self.bare(facts.stream, outcome, now);
+        self.publish(record, now);
+    }
+
+    /// A record of which nothing is known but its end.
+    fn bare(&self, stream: bool, outcome: Outcome, now: Instant) -> Record {
+        Record {
+            stream,
+            duration: now.saturating_duration_since(self.started),
+            ..Record::bare(self.endpoint, outcome)
+        }
     }
 }
 
@@ -366,54 +380,5 @@ impl Drop for Track {
             Stage::Body { .. } => self.finish(End::ClientGone, Instant::now()),
             Stage::Recorded => {}
         }
-    }
-}
-
-/// As how many requests the engine runs one with this `n`. Others ignore the field, so a client may write anything in it.
-fn choices(endpoint: Endpoint, n: u32) -> u32 {
-    match endpoint {
-        Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Generate => {
-            n.min(MOST_CHOICES)
-        }
-        _ => 1,
-    }
-}
-
-/// What of the engine's work its usage will not tell.
-fn work(endpoint: Endpoint, facts: &RequestFacts, status: StatusCode) -> Work {
-    if status.is_client_error() {
-        Work::Refused
-    } else if endpoint == Endpoint::Responses && facts.background {
-        Work::Later
-    } else if facts.searches {
-        Work::More
-    } else {
-        Work::Recorded
-    }
-}
-
-/// The series of a stream that has not ended.
-fn stream_key(model: &str, endpoint: Endpoint, tenants: &TenantValues) -> Key {
-    Key {
-        model: model.into(),
-        endpoint,
-        stream: true,
-        tenants: tenants.clone(),
-    }
-}
-
-/// A record of which nothing is known but its end.
-fn bare(
-    endpoint: Endpoint,
-    facts: &RequestFacts,
-    outcome: Outcome,
-    started: Instant,
-    now: Instant,
-) -> Record {
-    Record {
-        stream: facts.stream,
-        requested_model: facts.model.clone(),
-        duration: now.saturating_duration_since(started),
-        ..Record::bare(endpoint, outcome)
     }
 }

@@ -1,15 +1,16 @@
 //! The resolved children of one (model, endpoint, stream, tenant): looking them up costs more than counting.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 use smallvec::SmallVec;
 
-use super::Metrics;
 use super::expiry::Life;
+use super::{Child, Children, Metrics};
 use crate::classify::Endpoint;
-use crate::outcome::{ErrorType, Phase};
-use crate::record::Record;
+use crate::outcome::{ErrorType, Phase, TokenSource};
+use crate::record::{FinishReason, Record};
 use crate::tenants::TenantValues;
 
 /// Which series.
@@ -28,7 +29,7 @@ pub struct Key {
 /// Label values in the order of the families.
 pub type LabelValues<'a> = SmallVec<[&'a str; 6]>;
 
-/// What a request of this kind touches on its way.
+/// What a request of this kind touches on its way. It is one worker's own.
 #[derive(Debug)]
 pub struct Series {
     key: Key,
@@ -40,7 +41,24 @@ pub struct Series {
     pub in_flight: IntGauge,
     errors: Vec<IntCounter>,
     cancelled: Vec<IntCounter>,
+    pub(super) ttft: Late<Histogram>,
+    pub(super) first_answer: Late<Histogram>,
+    pub(super) tpot: Late<Histogram>,
+    pub(super) longest_stall: Late<Histogram>,
+    pub(super) queue: Late<Histogram>,
+    pub(super) frontend: Late<Histogram>,
+    pub(super) cached_tokens: Late<IntCounter>,
+    pub(super) reasoning_tokens: Late<IntCounter>,
+    pub(super) finish: [Late<IntCounter>; FinishReason::ALL.len()],
+    pub(super) input_tokens: [Late<Histogram>; TokenSource::ALL.len()],
+    pub(super) output_tokens: [Late<Histogram>; TokenSource::ALL.len()],
+    itl: Late<Histogram>,
+    stalled: Late<IntGauge>,
 }
+
+/// A child that is born when it is first counted on, so that no series is shown of what has never been.
+#[derive(Debug)]
+pub(super) struct Late<M>(OnceCell<M>);
 
 impl Key {
     /// The series of a finished request under the label `model`.
@@ -92,6 +110,19 @@ impl Series {
                         .with_label_values(&key.values(&[phase.as_label()]))
                 })
                 .collect(),
+            ttft: Late::new(),
+            first_answer: Late::new(),
+            tpot: Late::new(),
+            longest_stall: Late::new(),
+            queue: Late::new(),
+            frontend: Late::new(),
+            cached_tokens: Late::new(),
+            reasoning_tokens: Late::new(),
+            finish: [const { Late::new() }; _],
+            input_tokens: [const { Late::new() }; _],
+            output_tokens: [const { Late::new() }; _],
+            itl: Late::new(),
+            stalled: Late::new(),
             key: key.clone(),
         }
     }
@@ -108,6 +139,16 @@ impl Series {
         &self.key
     }
 
+    /// `vllm_request_inter_token_latency_seconds`
+    pub fn itl(&self, metrics: &Metrics) -> &Histogram {
+        self.itl.get(&metrics.itl, &self.key, &[])
+    }
+
+    /// `vllm_streams_stalled`
+    pub fn stalled(&self, metrics: &Metrics) -> &IntGauge {
+        self.stalled.get(&metrics.stalled, &self.key, &[])
+    }
+
     #[expect(
         clippy::indexing_slicing,
         reason = "one child for each variant, in the order of the enum"
@@ -122,5 +163,18 @@ impl Series {
     )]
     pub(super) fn cancelled(&self, phase: Phase) -> &IntCounter {
         &self.cancelled[phase as usize]
+    }
+}
+
+impl<M: Child> Late<M> {
+    const fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    /// The child of the key's values, and `more` behind them.
+    #[inline]
+    pub(super) fn get(&self, family: &Children<M>, key: &Key, more: &[&str]) -> &M {
+        self.0
+            .get_or_init(|| family.with_label_values(&key.values(more)))
     }
 }

@@ -7,6 +7,7 @@ use memchr::memmem;
 
 use crate::outcome::ErrorType;
 
+use super::quick;
 use super::wire::{ErrorBody, ErrorInfo};
 
 const CONTEXT: [&str; 6] = [
@@ -27,7 +28,7 @@ const DEAD: [&str; 4] = [
 
 /// The error behind a status of 400 and above. `body` may be cut, be no JSON, or be missing.
 pub(crate) fn of_answer(status: u16, body: &[u8]) -> ErrorType {
-    match serde_json::from_slice::<ErrorBody<'_>>(body) {
+    match quick::from_slice::<ErrorBody<'_>>(body) {
         Ok(parsed) => of_status(status, &parsed.assumed()),
         // A body that is cut (pydantic echoes the request into it) or is plain text still has its words.
         Err(_) => {

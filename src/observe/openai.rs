@@ -2,10 +2,12 @@
 
 use serde::Deserialize;
 
-use super::error;
 use super::json::{Count, Length, Many, Object, Reason, Text};
 use super::progress::{Piece, Progress};
+use super::shape::{self, Form, Meaning, Told};
+use super::template::Changing;
 use super::wire::{EngineMetrics, ErrorBody, ErrorField, Meta, Usage};
+use super::{error, quick};
 
 /// One event of a stream, or the whole of a body that is none.
 ///
@@ -84,8 +86,11 @@ struct Cohere {
 
 /// Reads one event of a stream. An error means that it could not be read.
 pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Result<()> {
-    let chunk: Chunk<'_> = serde_json::from_str(data)?;
-    if let Some(info) = chunk.error.info() {
+    if shape::looks_known(Form::Event, data.as_bytes(), progress) {
+        return Ok(());
+    }
+    let mut chunk: Chunk<'_> = quick::from_str(data)?;
+    if let Some(info) = std::mem::take(&mut chunk.error).info() {
         progress.fail(error::of_frame(&info));
         return Ok(());
     }
@@ -100,12 +105,20 @@ pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Res
     if let Some(metrics) = &chunk.metrics.0 {
         progress.engine(metrics);
     }
-    if let ([choice], None) = (&*chunk.choices.0, &chunk.usage.0)
-        && chunk.prompt_token_ids.0.is_none()
-        && chunk.metrics.0.is_none()
-        && let Some((piece, text)) = choice.plain()
-    {
-        progress.template(data, text, piece);
+    if let Some((meaning, text)) = chunk.plain() {
+        if let (Some(text), Some(told)) = (text, meaning.choice)
+            && told.finish.is_none()
+        {
+            let changing = if meaning.usage {
+                Changing::Usage
+            } else {
+                Changing::Text
+            };
+            progress.template(data, text, told.piece, changing);
+        }
+        if meaning.choice.is_some() || meaning.usage {
+            shape::learn(Form::Event, data.as_bytes(), text, &chunk.model, meaning);
+        }
     }
     match (chunk.usage.0, chunk.choices.0.first()) {
         (Some(usage), Some(choice)) => progress.usage_so_far(choice.index(), &usage),
@@ -113,7 +126,7 @@ pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Res
         (None, Some(_)) => {}
         // Neither choices nor usage: vLLM up to 0.10 has its errors flat.
         (None, None) => {
-            let body: ErrorBody<'_> = serde_json::from_str(data)?;
+            let body: ErrorBody<'_> = quick::from_str(data)?;
             if let Some(info) = body.declared() {
                 progress.fail(error::of_frame(&info));
             }
@@ -124,7 +137,15 @@ pub(crate) fn read_event(data: &str, progress: &mut Progress) -> serde_json::Res
 
 /// Reads a whole body that is not a stream.
 pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
-    let chunk: Chunk<'_> = serde_json::from_slice(body)?;
+    if shape::looks_known(Form::Body, body, progress) {
+        return Ok(());
+    }
+    let chunk: Chunk<'_> = quick::from_slice(body)?;
+    if let Some((meaning, text)) = chunk.plain()
+        && meaning.usage
+    {
+        shape::learn(Form::Body, body, text, &chunk.model, meaning);
+    }
     progress.model(&chunk.model);
     if let Some(metrics) = chunk.metrics.0 {
         progress.engine(&metrics);
@@ -132,7 +153,7 @@ pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Res
     match &chunk.usage.0 {
         Some(usage) => progress.usage(usage),
         None => {
-            let cohere: Cohere = serde_json::from_slice(body)?;
+            let cohere: Cohere = quick::from_slice(body)?;
             if let Some(usage) = cohere.meta.0.and_then(Meta::usage) {
                 progress.usage(&usage);
             }
@@ -144,6 +165,32 @@ pub(crate) fn read_body(body: &[u8], progress: &mut Progress) -> serde_json::Res
     Ok(())
 }
 
+// === impl Chunk ===
+
+impl Chunk<'_> {
+    /// What it comes to, and the one text that it bears if there is one, if there is nothing else to it.
+    fn plain(&self) -> Option<(Meaning, Option<&str>)> {
+        let rest = self.prompt_token_ids.0.is_some() || self.metrics.0.is_some();
+        let detailed = self.usage.0.as_ref().is_some_and(|usage| !usage.is_bare());
+        if rest || detailed {
+            return None;
+        }
+        let (choice, text) = match &*self.choices.0 {
+            [] => (None, None),
+            [choice] => {
+                let (told, text) = choice.plain()?;
+                (Some(told), text)
+            }
+            _ => return None,
+        };
+        let meaning = Meaning {
+            choice,
+            usage: self.usage.0.is_some(),
+        };
+        Some((meaning, text))
+    }
+}
+
 // === impl Choice ===
 
 impl Choice<'_> {
@@ -151,24 +198,27 @@ impl Choice<'_> {
         self.index.0.map_or(0, |index| index as u32)
     }
 
-    /// The one text that it bears, if there is nothing else to it.
-    fn plain(&self) -> Option<(Piece, &str)> {
-        let rest = self.token_ids.0.or(self.prompt_token_ids.0).is_some();
-        if rest || self.finish_reason.0.is_some() {
+    /// What it says, and the one text that it bears if there is one, if there is nothing else to it.
+    fn plain(&self) -> Option<(Told, Option<&str>)> {
+        if self.token_ids.0.or(self.prompt_token_ids.0).is_some() {
             return None;
         }
         let reasoning = self.delta.0.as_ref().map_or("", Delta::reasoning);
         let answers = self.delta.0.iter().flat_map(Delta::answer);
-        let mut texts = answers.chain([reasoning, &self.text]);
-        let mut texts = texts.by_ref().filter(|text| !text.is_empty());
-        let text = texts.next().filter(|_| texts.next().is_none())?;
+        let texts = answers.chain([reasoning, &self.text]);
+        let mut texts = texts.filter(|text| !text.is_empty());
+        let text = texts.next();
+        if texts.next().is_some() {
+            return None;
+        }
         let piece = Piece {
             index: self.index(),
             reasoning: !reasoning.is_empty(),
-            answer: reasoning.is_empty(),
+            answer: text.is_some() && reasoning.is_empty(),
             ids: None,
         };
-        Some((piece, text))
+        let finish = self.finish_reason.0;
+        Some((Told { piece, finish }, text))
     }
 
     fn report(&self, progress: &mut Progress) {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::outcome::{ErrorType, TokenSource};
 use crate::record::{EstimateText, FinishReason};
 
-use super::template::Template;
+use super::template::{Changing, Known, Template};
 use super::timing::Timing;
 use super::wire::{EngineMetrics, Usage};
 
@@ -174,10 +174,10 @@ impl Progress {
         self.learning = true;
     }
 
-    /// Takes an event that bears nothing but this text for what others will look like.
-    pub(crate) fn template(&mut self, event: &str, text: &str, piece: Piece) {
+    /// Takes an event that bears nothing but this text, and what is said to change, for what others will look like.
+    pub(crate) fn template(&mut self, event: &str, text: &str, piece: Piece, changing: Changing) {
         if self.templates > 0
-            && let Some(template) = Template::new(event, text, piece)
+            && let Some(template) = Template::new(event, text, piece, changing)
         {
             self.templates -= 1;
             self.template = Some(template);
@@ -190,14 +190,23 @@ impl Progress {
         self.templates = 0;
     }
 
+    /// How many there have been.
+    #[cfg(test)]
+    pub(crate) fn templates_used(&self) -> u8 {
+        TEMPLATES - self.templates
+    }
+
     /// Reads an event that looks like the template. Answers whether it does.
     pub(crate) fn looks_known(&mut self, event: &[u8]) -> bool {
-        let Some((piece, text)) = self.template.as_ref().and_then(|known| known.read(event)) else {
+        let known = self.template.as_ref().and_then(|known| known.read(event));
+        let Some(Known { piece, text, usage }) = known else {
             return false;
         };
-        let index = piece.index;
         if self.piece(piece) {
-            self.keep(index, text);
+            self.keep(piece.index, text);
+        }
+        if let Some((prompt, completion)) = usage {
+            self.counts_so_far(piece.index, (prompt, completion));
         }
         true
     }
@@ -241,13 +250,23 @@ impl Progress {
     /// Usage on a frame that carries a choice: the running count of that choice.
     pub(crate) fn usage_so_far(&mut self, index: u32, usage: &Usage) {
         if let Some(output) = usage.output() {
-            self.timing.count(index, output);
-            if self.usage.state == Counted::Nothing {
-                self.usage.state = Counted::SoFar;
-            }
-            self.counted();
+            self.generated_so_far(index, output);
         }
         self.details(usage);
+    }
+
+    /// The same of nothing but the prompt's tokens and the generated ones.
+    pub(crate) fn counts_so_far(&mut self, index: u32, (prompt, completion): (u64, u64)) {
+        self.generated_so_far(index, completion);
+        self.usage.input = Some(prompt);
+    }
+
+    fn generated_so_far(&mut self, index: u32, output: u64) {
+        self.timing.count(index, output);
+        if self.usage.state == Counted::Nothing {
+            self.usage.state = Counted::SoFar;
+        }
+        self.counted();
     }
 
     /// Usage of the whole request.
@@ -260,6 +279,14 @@ impl Progress {
             self.usage.state = Counted::Finally;
         }
         self.details(usage);
+    }
+
+    /// The same of nothing but the prompt's tokens and the generated ones.
+    pub(crate) fn usage_in_all(&mut self, (prompt, completion): (u64, u64)) {
+        self.usage.output = Some(completion);
+        self.usage.input = Some(prompt);
+        self.usage.state = Counted::Finally;
+        self.counted();
     }
 
     /// Usage before any output: only its prompt side says something.

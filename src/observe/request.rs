@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 use crate::classify::Endpoint;
 
 use super::form::Form;
+use super::hollow::hollow;
 use super::json::{Count, Field, Flag, Object, Text, any};
+use super::quick;
 
 /// What the request body said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,29 +55,42 @@ const MANY: usize = 64;
 
 /// The body, lenient in every field.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct Wire<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     model: Text<'a>,
+    #[serde(default)]
     stream: Flag,
+    #[serde(default)]
     n: Count,
+    #[serde(default)]
     max_completion_tokens: Count,
+    #[serde(default)]
     max_tokens: Count,
+    #[serde(default)]
     max_output_tokens: Count,
+    #[serde(default)]
     stream_options: Object<StreamOptions>,
+    #[serde(default)]
     sampling_params: Object<SamplingParams>,
+    #[serde(default)]
     echo: Flag,
+    #[serde(default)]
     best_of: Count,
+    #[serde(default)]
     use_beam_search: Flag,
+    #[serde(default)]
     background: Flag,
+    #[serde(default)]
     add_generation_prompt: NotFalse,
+    #[serde(default)]
     messages: Messages,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct StreamOptions {
+    #[serde(default)]
     include_usage: Flag,
+    #[serde(default)]
     continuous_usage_stats: Flag,
 }
 
@@ -99,8 +114,8 @@ struct Messages {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct Role {
+    #[serde(default)]
     role: IsAssistant,
 }
 
@@ -129,15 +144,15 @@ impl Default for RequestFacts {
 
 impl RequestFacts {
     fn read(body: &[u8]) -> Option<Self> {
-        let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
+        let hollowed = hollow(body);
+        let body = hollowed.as_deref().unwrap_or(body);
+        let wire: Wire<'_> = quick::from_slice(body).ok()?;
         let options = wire.stream_options.0.unwrap_or_default();
         let sampling = wire.sampling_params.0.unwrap_or_default();
-        let max_tokens = [
-            wire.max_completion_tokens,
-            wire.max_tokens,
-            wire.max_output_tokens,
-            sampling.max_tokens,
-        ];
+        let max_tokens = wire.max_completion_tokens.0;
+        let max_tokens = max_tokens.or(wire.max_tokens.0);
+        let max_tokens = max_tokens.or(wire.max_output_tokens.0);
+        let max_tokens = max_tokens.or(sampling.max_tokens.0);
         let chat = wire.messages.some;
         // vLLM echoes the last message if its role is the answer's, which without a generation prompt is any.
         let echoes = !chat || wire.messages.last_is_assistant || !wire.add_generation_prompt.0;
@@ -146,10 +161,7 @@ impl RequestFacts {
             model: (!wire.model.is_empty()).then(|| wire.model.as_str().into()),
             stream: wire.stream.0,
             n: saturate(n),
-            max_tokens: max_tokens
-                .into_iter()
-                .find_map(|count| count.0)
-                .map(saturate),
+            max_tokens: max_tokens.map(saturate),
             include_usage: options.include_usage.0,
             continuous_usage: options.continuous_usage_stats.0,
             echo: wire.echo.0 && echoes,

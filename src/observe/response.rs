@@ -8,12 +8,13 @@ use crate::record::Record;
 use crate::tenants::TenantValues;
 
 use super::body::{self, Body};
+use super::head::HeadFacts;
 use super::progress::{Echo, Progress};
 use super::request::RequestFacts;
 use super::sse::{Event, Splitter};
 use super::timing::Timing;
 use super::wire::ErrorBody;
-use super::{error, openai, typed};
+use super::{error, openai, quick, typed};
 
 /// More of an error than this says nothing new. vLLM's own reached 100 MB once, since they echo the request.
 const ERROR_BODY: usize = 64 * 1024;
@@ -30,17 +31,6 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of generated text kept for the estimate.
     pub text: usize,
-}
-
-/// What the response head said.
-#[derive(Clone, Debug)]
-pub struct HeadFacts<'a> {
-    /// Status code.
-    pub status: u16,
-    /// `content-type`.
-    pub content_type: Option<&'a [u8]>,
-    /// `content-encoding`.
-    pub content_encoding: Option<&'a [u8]>,
 }
 
 /// `count` gaps of `length` each between token-bearing frames.
@@ -92,10 +82,10 @@ impl ResponseObserver {
         started: Instant,
         estimate: bool,
     ) -> Self {
-        let stream = head.content_type.is_some_and(is_event_stream);
-        let encoded = !head.content_encoding.is_none_or(is_identity);
+        let stream = head.is_event_stream();
+        let encoded = head.is_encoded();
         // Embeddings as bytes, transcripts as subtitles: numbers or text that no field stands in.
-        let foreign = !stream && head.content_type.is_some_and(|kind| !is_json(kind));
+        let foreign = !stream && !head.may_be_json();
         let mode = match head.status {
             _ if encoded => Mode::Opaque { seen: false },
             400.. => Mode::Body(Body::head(limits.body.min(ERROR_BODY))),
@@ -139,6 +129,12 @@ impl ResponseObserver {
     #[cfg(test)]
     pub(crate) fn parse_all(&mut self) {
         self.progress.parse_all();
+    }
+
+    /// How many templates there have been.
+    #[cfg(test)]
+    pub(crate) fn templates_used(&self) -> u8 {
+        self.progress.templates_used()
     }
 
     /// One read's worth of body passes at `now`. Calls `gap` for each inter-token gap that it closes.
@@ -203,9 +199,9 @@ impl ResponseObserver {
         }
     }
 
-    /// The body has ended, at `now`.
+    /// The body has ended, at `now`. Called once.
     #[must_use]
-    pub fn finish(mut self, end: End, now: Instant) -> Record {
+    pub fn end(&mut self, end: End, now: Instant) -> Record {
         if let Mode::Body(body) = &self.mode
             && self.status < 400
             && !read_body(self.endpoint, body, &mut self.progress)
@@ -246,9 +242,15 @@ impl ResponseObserver {
                 .take_text()
                 .filter(|_| learning || tokens.output.is_none()),
             served_model: progress.model.take(),
-            requested_model: self.requested_model,
+            requested_model: self.requested_model.take(),
             faults,
         }
+    }
+
+    /// The same, of one that is not needed any more.
+    #[must_use]
+    pub fn finish(mut self, end: End, now: Instant) -> Record {
+        self.end(end, now)
     }
 
     fn outcome(&self, end: End) -> Outcome {
@@ -356,7 +358,7 @@ fn read_body(endpoint: Endpoint, body: &Body, progress: &mut Progress) -> bool {
     };
     if read.is_ok() && progress.model.is_none() && progress.tokens(true).input.is_none() {
         // Nothing of what an answer has: it may be an error under a 200.
-        let declared = serde_json::from_slice::<ErrorBody<'_>>(whole).map(ErrorBody::declared);
+        let declared = quick::from_slice::<ErrorBody<'_>>(whole).map(ErrorBody::declared);
         if let Ok(Some(info)) = declared {
             progress.fail(error::of_body(&info));
         }
@@ -385,24 +387,4 @@ fn echo(endpoint: Endpoint, facts: &RequestFacts) -> Echo {
         _ if facts.max_tokens == Some(0) => Echo::Only,
         _ => Echo::WithFirst,
     }
-}
-
-fn is_event_stream(content_type: &[u8]) -> bool {
-    let media = content_type.split(|byte| *byte == b';').next();
-    media.is_some_and(|media| {
-        media
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"text/event-stream")
-    })
-}
-
-fn is_json(content_type: &[u8]) -> bool {
-    let media = content_type.split(|byte| *byte == b';').next();
-    let media = media.unwrap_or_default().trim_ascii();
-    media.is_empty() || media.to_ascii_lowercase().ends_with(b"json")
-}
-
-fn is_identity(content_encoding: &[u8]) -> bool {
-    let encoding = content_encoding.trim_ascii();
-    encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity")
 }

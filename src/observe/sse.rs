@@ -87,8 +87,13 @@ impl Splitter {
                     rest = rest.get(1..).unwrap_or_default();
                 }
             }
-            let Some(end) = memchr2(b'\n', b'\r', rest) else {
-                break;
+            // A blank line needs no search.
+            let end = match rest.first() {
+                Some(b'\n') => 0,
+                _ => match memchr2(b'\n', b'\r', rest) {
+                    Some(end) => end,
+                    None => break,
+                },
             };
             let (line, tail) = rest.split_at(end);
             self.skip_lf = tail.first() == Some(&b'\r');

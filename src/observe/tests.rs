@@ -11,6 +11,7 @@ use super::*;
 use crate::classify::{Endpoint, Route, classify};
 use crate::outcome::{End, Outcome, Phase};
 
+mod alike;
 mod errors;
 mod forms;
 mod outcomes;
@@ -203,6 +204,11 @@ fn expected() -> Vec<(Capture, Expected)> {
         (Capture::read(&fields[0]), expected)
     })
     .collect()
+}
+
+/// The bodies of all captures.
+pub(super) fn bodies() -> impl Iterator<Item = Vec<u8>> {
+    expected().into_iter().map(|(capture, _)| capture.body)
 }
 
 pub(super) fn label(outcome: Outcome) -> &'static str {

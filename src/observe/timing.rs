@@ -80,8 +80,10 @@ impl Timing {
             return;
         }
         let now = self.now;
-        if let Some(last) = self.last.replace(now) {
-            self.longest = self.longest.max(Some(now.saturating_duration_since(last)));
+        let before = self.last.replace(now);
+        let span = before.map(|last| now.saturating_duration_since(last));
+        if span > self.longest {
+            self.longest = span;
         }
         for choice in &mut self.choices {
             let count = std::mem::take(&mut choice.pending);
@@ -89,10 +91,15 @@ impl Timing {
                 continue;
             }
             match choice.last.replace(now) {
-                Some(last) => gap(Gap {
-                    length: now.saturating_duration_since(last) / count,
-                    count,
-                }),
+                Some(last) => {
+                    // Where there is one choice, it is always the one that came last.
+                    let span = match span {
+                        Some(span) if before == Some(last) => span,
+                        _ => now.saturating_duration_since(last),
+                    };
+                    let length = if count == 1 { span } else { span / count };
+                    gap(Gap { length, count });
+                }
                 None if count > 1 => gap(Gap {
                     length: Duration::ZERO,
                     count: count - 1,

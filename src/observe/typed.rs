@@ -6,20 +6,20 @@ use serde::Deserialize;
 
 use crate::record::FinishReason;
 
-use super::error;
 use super::json::{Object, Reason, Text};
 use super::progress::{Piece, Progress};
+use super::template::Changing;
 use super::wire::{EngineMetrics, ErrorBody, ErrorField, Usage};
+use super::{error, quick};
 
 /// An event of a Responses stream. A delta that is no string (an annotation, a log probability) is no output.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct ResponsesEvent<'a> {
-    #[serde(borrow, rename = "type")]
+    #[serde(default, borrow, rename = "type")]
     kind: Text<'a>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     delta: Text<'a>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     response: Object<Response<'a>>,
 }
 
@@ -48,14 +48,14 @@ struct Incomplete<'a> {
 
 /// An event of a messages stream.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct MessagesEvent<'a> {
-    #[serde(borrow, rename = "type")]
+    #[serde(default, borrow, rename = "type")]
     kind: Text<'a>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     message: Object<Message<'a>>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     delta: Object<BlockDelta<'a>>,
+    #[serde(default)]
     usage: Object<Usage>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn read_response_event(
     data: &str,
     progress: &mut Progress,
 ) -> serde_json::Result<()> {
-    let event: ResponsesEvent<'_> = serde_json::from_str(data)?;
+    let event: ResponsesEvent<'_> = quick::from_str(data)?;
     let kind = if event.kind.is_empty() {
         name
     } else {
@@ -95,7 +95,10 @@ pub(crate) fn read_response_event(
     };
     if kind.ends_with(b".delta") {
         let reasoning = memchr::memmem::find(kind, b"reasoning").is_some();
-        report(progress, &event.delta, reasoning);
+        let piece = report(progress, &event.delta, reasoning);
+        if !event.kind.is_empty() && !event.delta.is_empty() {
+            progress.template(data, &event.delta, piece, Changing::Sequence);
+        }
         return Ok(());
     }
     match kind {
@@ -122,7 +125,7 @@ pub(crate) fn read_message_event(
     data: &str,
     progress: &mut Progress,
 ) -> serde_json::Result<()> {
-    let event: MessagesEvent<'_> = serde_json::from_str(data)?;
+    let event: MessagesEvent<'_> = quick::from_str(data)?;
     let kind = if event.kind.is_empty() {
         name
     } else {
@@ -147,7 +150,7 @@ pub(crate) fn read_message_event(
                 let text = text.map_or("", |text| text);
                 let piece = report(progress, text, thinking);
                 if !event.kind.is_empty() && !text.is_empty() {
-                    progress.template(data, text, piece);
+                    progress.template(data, text, piece, Changing::Text);
                 }
             }
         }
@@ -168,13 +171,13 @@ pub(crate) fn read_message_event(
 
 /// Reads a whole body of the Responses API.
 pub(crate) fn read_response_body(body: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
-    serde_json::from_slice::<Response<'_>>(body)?.report(progress);
+    quick::from_slice::<Response<'_>>(body)?.report(progress);
     Ok(())
 }
 
 /// Reads a whole message.
 pub(crate) fn read_message_body(body: &[u8], progress: &mut Progress) -> serde_json::Result<()> {
-    let message: Message<'_> = serde_json::from_slice(body)?;
+    let message: Message<'_> = quick::from_slice(body)?;
     progress.model(&message.model);
     if let Some(reason) = message.stop_reason.0 {
         progress.finished(0, reason);
@@ -207,7 +210,7 @@ fn fail(
     let inner = response.and_then(|response| response.error.info());
     let info = match inner {
         Some(info) => info,
-        None => serde_json::from_str::<ErrorBody<'_>>(data)?.assumed(),
+        None => quick::from_str::<ErrorBody<'_>>(data)?.assumed(),
     };
     progress.fail(error::of_frame(&info));
     Ok(())

@@ -10,30 +10,39 @@ use super::json::{Count, Field, Number, Object, Text, any};
 
 /// `usage`, in OpenAI's words, those of the Responses API, or Anthropic's.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(crate) struct Usage {
     // No aliases: a server that says both would be a duplicate key, and that fails the event.
+    #[serde(default)]
     prompt_tokens: Count,
+    #[serde(default)]
     input_tokens: Count,
+    #[serde(default)]
     completion_tokens: Count,
+    #[serde(default)]
     output_tokens: Count,
+    #[serde(default)]
     prompt_tokens_details: Object<PromptDetails>,
+    #[serde(default)]
     input_tokens_details: Object<PromptDetails>,
+    #[serde(default)]
     completion_tokens_details: Object<CompletionDetails>,
+    #[serde(default)]
     output_tokens_details: Object<CompletionDetails>,
+    #[serde(default)]
     cache_read_input_tokens: Count,
+    #[serde(default)]
     cache_creation_input_tokens: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct PromptDetails {
+    #[serde(default)]
     cached_tokens: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct CompletionDetails {
+    #[serde(default)]
     reasoning_tokens: Count,
 }
 
@@ -121,6 +130,11 @@ impl Usage {
     /// Generated tokens.
     pub(crate) fn output(&self) -> Option<u64> {
         self.completion_tokens.0.or(self.output_tokens.0)
+    }
+
+    /// Whether it says nothing beyond these two.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.cached().or(self.reasoning()).is_none()
     }
 
     /// Prompt tokens out of the prefix cache.

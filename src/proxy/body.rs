@@ -98,6 +98,24 @@ impl ForwardBody {
         body
     }
 
+    /// Whether upstream has all of the request, so that nothing of it is to be read any more.
+    #[must_use]
+    pub fn is_request_sent(&self) -> bool {
+        self.upstream.is_request_sent()
+    }
+
+    /// Whether nothing more will come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.cut.is_none()
+            && self.trailers.is_none()
+            && self.upstream.is_end_stream()
+            && self
+                .restore
+                .as_ref()
+                .is_none_or(|restore| restore.is_empty())
+    }
+
     fn finish(&mut self, end: End, now: Instant) {
         if let Some(restore) = &mut self.restore {
             restore.finish();
@@ -114,7 +132,8 @@ impl ForwardBody {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    /// The next frame.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             if let Some(piece) = self.restore.as_mut().and_then(|restore| restore.pop()) {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -257,15 +276,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(body) => body.is_end_stream(),
-            Self::Forward(body) => {
-                body.cut.is_none()
-                    && body.trailers.is_none()
-                    && body.upstream.is_end_stream()
-                    && body
-                        .restore
-                        .as_ref()
-                        .is_none_or(|restore| restore.is_empty())
-            }
+            Self::Forward(body) => body.is_over(),
         }
     }
 

@@ -23,7 +23,7 @@ use super::{error, guard, tunnel};
 use crate::classify::{Endpoint, Route, classify};
 use crate::config::Config;
 use crate::inject::Added;
-use crate::listen::{Serving, Shared};
+use crate::listen::{Handoff, Serving, Shared};
 use crate::log_limit::LogLimit;
 use crate::outcome::{ErrorType, Outcome};
 use crate::task::Tasks;
@@ -90,17 +90,19 @@ impl Proxy {
     ///
     /// What must not be missed happens at once, not when the future is first polled: hyper drops one unpolled if the
     /// client has left by then. The future is boxed, since hyper keeps room for it as long as the connection lives, while
-    /// it is over once the answer begins.
+    /// it is over once the answer begins. With a `handoff` a stream may be left there, and the future never ends.
     ///
     /// # Errors
     /// Never: what fails becomes an answer.
     pub fn serve(
         self: Rc<Self>,
         shared: &Arc<Shared>,
+        handoff: Option<&Rc<Handoff>>,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>> {
         let started = Instant::now();
         let serving = shared.begin_request(request.version());
+        let wish = handoff.and_then(|handoff| handoff.wish(&request));
         let endpoint = match classify(request.method(), request.uri().path()) {
             Route::Model(endpoint) => Some(endpoint),
             Route::Plumbing => None,
@@ -120,7 +122,11 @@ impl Proxy {
                 endpoint,
                 started,
             };
-            Ok(self.handle(asked, request).await)
+            let response = self.handle(asked, request).await;
+            Ok(match wish {
+                Some(wish) => wish.grant(response).await,
+                None => response,
+            })
         })
     }
 

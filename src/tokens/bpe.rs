@@ -1,21 +1,33 @@
 //! Byte pair encoding, as far as counting needs it: tiktoken's tokens, in a tenth of its memory.
 //!
 //! tiktoken keeps each token twice, in an allocation of its own (20 MB for cl100k, 40 for o200k); here they lie one behind
-//! the other in the program itself (`build.rs`), and a table of their ranks finds them. Its regular expression looks ahead
-//! in one place only, which is done by hand here, so that the rest needs no backtracking.
+//! the other in the program itself (`build.rs`), and a table of their ranks finds them. Its regular expressions, which
+//! would take most of the time, are `cut.rs`; and what a word counts is remembered, since texts have the same ones again.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::{Mutex, PoisonError};
 
-use regex::Regex;
+use super::cut::{Cutter, Rules};
+use super::words::Words;
 
 /// No such token.
 const NONE: u32 = u32::MAX;
 
+/// Bits of a rank. Of its place in the table the others have a part of the token's hash, so that most of what is no token
+/// is known by that alone.
+const RANK: u32 = 18;
+
+/// ASCII's characters, pairs of which most merging begins with.
+const ASCII: usize = 128;
+
 /// In longer pieces the next pair to be merged is found in a heap, in shorter ones by looking at all of them.
 const LONG: usize = 100;
 
-/// A vocabulary and the expression that cuts text into the pieces which it is applied to.
+/// Most pieces are shorter, and need less room to be made ready.
+const SHORT: usize = 24;
+
+/// A vocabulary and the rules that cut text into the pieces which it is applied to.
 #[derive(Debug)]
 pub(super) struct Bpe {
     /// All tokens in the order of their ranks, each behind its length.
@@ -24,7 +36,11 @@ pub(super) struct Bpe {
     starts: Vec<u32>,
     /// Ranks by the hash of their token, at the first free place behind it. Its length is a power of two.
     table: Vec<u32>,
-    cut: Regex,
+    /// Ranks of two characters of ASCII.
+    pairs: Vec<u32>,
+    rules: Rules,
+    /// What pieces have counted. Of the counting thread, but for tests.
+    known: Mutex<Words>,
 }
 
 /// A token so far, in a long piece.
@@ -39,8 +55,7 @@ struct Part {
 // === impl Bpe ===
 
 impl Bpe {
-    /// `cut` is the vocabulary's expression, with `\s+` for `\s+(?!\S)` and all that follows it.
-    pub(super) fn new(packed: &'static [u8], cut: &str) -> Option<Self> {
+    pub(super) fn new(packed: &'static [u8], rules: Rules) -> Option<Self> {
         let (mut starts, mut at) = (Vec::new(), 0);
         while let Some(length) = packed.get(at) {
             starts.push(u32::try_from(at).ok()?);
@@ -51,25 +66,41 @@ impl Bpe {
             table: vec![NONE; (starts.len() * 2).next_power_of_two()],
             packed,
             starts,
-            cut: Regex::new(cut).ok()?,
+            pairs: Vec::new(),
+            rules,
+            known: Mutex::default(),
         };
         for rank in 0..u32::try_from(bpe.starts.len()).ok()? {
-            let mut at = bpe.home(bpe.token(rank));
+            if rank >= NONE & ((1 << RANK) - 1) {
+                return None;
+            }
+            let (mut at, hash) = bpe.home(bpe.token(rank));
             while bpe.table.get(at).is_some_and(|taken| *taken != NONE) {
                 at = (at + 1) & (bpe.table.len() - 1);
             }
-            *bpe.table.get_mut(at)? = rank;
+            *bpe.table.get_mut(at)? = hash << RANK | rank;
         }
+        bpe.pairs = (0..ASCII * ASCII)
+            .map(|pair| bpe.find(&[(pair / ASCII) as u8, (pair % ASCII) as u8]))
+            .collect();
         Some(bpe)
     }
 
     /// How many tokens the text has.
     pub(super) fn count(&self, text: &str) -> u64 {
+        // A panic under the lock has left nothing half done.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let cutter = Cutter::new(text, self.rules);
         let mut count = 0;
         let mut from = 0;
-        while let Some(found) = self.cut.find_at(text, from) {
-            let end = before_last_blank(text, found.start(), found.end());
-            count += self.count_piece(text.as_bytes().get(found.start()..end).unwrap_or_default());
+        while from < text.len() {
+            // At least on by one, whatever happens: there must be an end.
+            let end = cutter.end(from).max(from + 1);
+            let piece = || text.as_bytes().get(from..end).unwrap_or_default();
+            count += match known.word(text.as_bytes(), from, end) {
+                Some(word) => known.count(word, || self.count_piece(piece())),
+                None => self.count_piece(piece()),
+            };
             from = end;
         }
         count
@@ -79,46 +110,49 @@ impl Bpe {
         if piece.len() < 2 || self.rank(piece) != NONE {
             return u64::from(!piece.is_empty());
         }
-        if piece.len() < LONG {
-            self.count_short(piece)
-        } else {
-            self.count_long(piece)
+        match piece.len() {
+            0..SHORT => self.count_short::<SHORT>(piece),
+            SHORT..LONG => self.count_short::<LONG>(piece),
+            _ => self.count_long(piece),
         }
     }
 
-    /// Merges the pair of the lowest rank, the leftmost of equals, until there is none.
-    fn count_short(&self, piece: &[u8]) -> u64 {
-        // Where each token begins, and the rank of the pair which it is the left half of.
-        let mut parts = [(0, NONE); LONG + 1];
+    /// Merges the pair of the lowest rank, the leftmost of equals, until there is none. The piece is shorter than `ROOM`.
+    fn count_short<const ROOM: usize>(&self, piece: &[u8]) -> u64 {
+        // Where each token begins, and the end of the last; and the rank of the pair which it is the left half of. Apart,
+        // for the lowest rank to be found by several at once.
+        let (mut starts, mut ranks) = ([0; ROOM], [NONE; ROOM]);
         let mut len = piece.len();
-        let Some(used) = parts.get_mut(..=len) else {
+        let (Some(starts), Some(ranks)) = (starts.get_mut(..=len), ranks.get_mut(..=len)) else {
             return 0;
         };
-        for (at, part) in used.iter_mut().enumerate() {
-            *part = (at, self.rank(piece.get(at..at + 2).unwrap_or_default()));
+        for (at, (start, rank)) in starts.iter_mut().zip(&mut *ranks).enumerate() {
+            *start = at as u8;
+            *rank = self.rank(piece.get(at..at + 2).unwrap_or_default());
         }
-        let pair = |used: &[(usize, u32)], at: usize, len: usize| {
-            let end = used.get(at + 2).filter(|_| at + 2 <= len);
-            let range = used.get(at).zip(end).map(|(left, end)| left.0..end.0);
-            self.rank(range.and_then(|range| piece.get(range)).unwrap_or_default())
-        };
-        while let Some((at, _)) = used
-            .iter()
-            .take(len)
-            .enumerate()
-            .min_by_key(|(_, part)| part.1)
-            .filter(|(_, part)| part.1 != NONE)
-        {
-            used.copy_within(at + 2..=len, at + 1);
+        loop {
+            let used = ranks.get(..len).unwrap_or_default();
+            let lowest = used.iter().fold(NONE, |lowest, rank| lowest.min(*rank));
+            let Some(at) = used
+                .iter()
+                .position(|rank| *rank == lowest)
+                .filter(|_| lowest != NONE)
+            else {
+                return len as u64;
+            };
+            starts.copy_within(at + 2..=len, at + 1);
+            ranks.copy_within(at + 2..=len, at + 1);
             len -= 1;
             for left in at.saturating_sub(1)..=at {
-                let rank = pair(used, left, len);
-                if let Some(part) = used.get_mut(left) {
-                    part.1 = rank;
+                let end = starts.get(left + 2).filter(|_| left + 2 <= len);
+                let range = starts.get(left).zip(end);
+                let range = range.map(|(start, end)| usize::from(*start)..usize::from(*end));
+                let pair = range.and_then(|range| piece.get(range));
+                if let Some(rank) = ranks.get_mut(left) {
+                    *rank = self.rank(pair.unwrap_or_default());
                 }
             }
         }
-        len as u64
     }
 
     /// The same, for a piece in which looking at all of them each time would take too long.
@@ -180,49 +214,64 @@ impl Bpe {
 
     /// The rank of a token of two bytes or more.
     fn rank(&self, token: &[u8]) -> u32 {
-        if token.len() < 2 {
-            return NONE;
+        match *token {
+            [] | [_] => NONE,
+            [left, right] if left.is_ascii() && right.is_ascii() => {
+                let pair = usize::from(left) * ASCII + usize::from(right);
+                self.pairs.get(pair).copied().unwrap_or(NONE)
+            }
+            _ => self.find(token),
         }
-        let mut at = self.home(token);
+    }
+
+    fn find(&self, token: &[u8]) -> u32 {
+        let (mut at, hash) = self.home(token);
         loop {
             match self.table.get(at) {
                 Some(&NONE) | None => return NONE,
-                Some(&rank) if self.token(rank) == token => return rank,
-                Some(_) => at = (at + 1) & (self.table.len() - 1),
+                Some(&found) if found >> RANK == hash => {
+                    let rank = found & ((1 << RANK) - 1);
+                    if self.token(rank) == token {
+                        return rank;
+                    }
+                }
+                Some(_) => {}
             }
+            at = (at + 1) & (self.table.len() - 1);
         }
     }
 
-    /// Where the search for a token begins.
-    fn home(&self, token: &[u8]) -> usize {
+    /// Where the search for a token begins, and the part of its hash that is in the table.
+    fn home(&self, token: &[u8]) -> (usize, u32) {
         const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
         let mut hash = token.len() as u64;
-        for word in token.chunks(8) {
-            let mut bytes = [0; 8];
-            if let Some(bytes) = bytes.get_mut(..word.len()) {
-                bytes.copy_from_slice(word);
+        let mut mix = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(ODD);
+        // Whole words, the last of which may overlap the one before: no token has to be copied for it.
+        match (token.first_chunk(), token.last_chunk()) {
+            (Some(first), Some(last)) => {
+                mix(u64::from_le_bytes(*first));
+                let mut rest = token;
+                while let Some((word, more)) = rest.split_first_chunk::<8>()
+                    && more.len() > 8
+                {
+                    rest = more;
+                    mix(u64::from_le_bytes(*word));
+                }
+                mix(u64::from_le_bytes(*last));
             }
-            hash = (hash.rotate_left(5) ^ u64::from_le_bytes(bytes)).wrapping_mul(ODD);
+            _ => match (token.first_chunk(), token.last_chunk()) {
+                (Some(first), Some(last)) => {
+                    let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+                    mix(u64::from(first) | u64::from(last) << 32);
+                }
+                _ => mix(token
+                    .iter()
+                    .fold(0, |word, byte| word << 8 | u64::from(*byte))),
+            },
         }
-        // The upper bits are the well mixed ones.
-        (hash >> 32) as usize & (self.table.len() - 1)
-    }
-}
-
-/// `\s+(?!\S)`: of blanks before something else the last belongs to what follows, unless it is the only one. A match that
-/// ends in a blank other than a line's end is nothing but blanks.
-fn before_last_blank(text: &str, start: usize, end: usize) -> usize {
-    let found = text.get(start..end).unwrap_or_default();
-    match found.chars().next_back() {
-        Some(last)
-            if last.is_whitespace()
-                && !matches!(last, '\r' | '\n')
-                && end < text.len()
-                && found.len() > last.len_utf8() =>
-        {
-            end - last.len_utf8()
-        }
-        _ => end,
+        // The uppermost bits, since only they depend on every byte.
+        let place = hash >> (self.table.len().leading_zeros() + 1);
+        (place as usize, (hash >> 14) as u32 >> RANK)
     }
 }
 

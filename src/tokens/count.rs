@@ -6,16 +6,11 @@ use std::sync::LazyLock;
 
 use super::bpe::Bpe;
 use super::calibration::Features;
+use super::cut::Rules;
 
 /// Text is counted in pieces of this length, so that no run of letters keeps the thread for long. A cut costs at most a
 /// token.
 const PIECE: usize = 16 * 1024;
-
-/// tiktoken's `CL100K_BASE_PAT_STR`, less what [`Bpe`] does by itself.
-const CL100K: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+$|\s*[\r\n]|\s+";
-
-/// tiktoken's `O200K_BASE_PAT_STR`, likewise.
-const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
 
 /// tiktoken's vocabularies, as far as a model served by vLLM may use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +63,38 @@ impl Encoding {
         Some(Features {
             narrow: count - wide,
             wide,
-            digits: text.bytes().filter(u8::is_ascii_digit).count() as u64,
+            digits: digits(text),
         })
     }
 
     /// Made ready when it is first needed. Harmony has other special tokens only, which are text here.
     pub(super) fn vocabulary(self) -> Option<&'static Bpe> {
-        static CL100K_BASE: LazyLock<Option<Bpe>> =
-            LazyLock::new(|| Bpe::new(include_bytes!(concat!(env!("OUT_DIR"), "/cl100k")), CL100K));
-        static O200K_BASE: LazyLock<Option<Bpe>> =
-            LazyLock::new(|| Bpe::new(include_bytes!(concat!(env!("OUT_DIR"), "/o200k")), O200K));
+        static CL100K_BASE: LazyLock<Option<Bpe>> = LazyLock::new(|| {
+            Bpe::new(
+                include_bytes!(concat!(env!("OUT_DIR"), "/cl100k")),
+                Rules::Cl100k,
+            )
+        });
+        static O200K_BASE: LazyLock<Option<Bpe>> = LazyLock::new(|| {
+            Bpe::new(
+                include_bytes!(concat!(env!("OUT_DIR"), "/o200k")),
+                Rules::O200k,
+            )
+        });
         match self {
             Self::Cl100k => CL100K_BASE.as_ref(),
             Self::O200k | Self::O200kHarmony => O200K_BASE.as_ref(),
         }
     }
+}
+
+/// Digits of ASCII. So many bytes at once that their number fits a byte, for many to be added in one instruction.
+fn digits(text: &str) -> u64 {
+    let of = |bytes: &[u8]| {
+        let digits = bytes.iter().map(|byte| u8::from(byte.is_ascii_digit()));
+        u64::from(digits.sum::<u8>())
+    };
+    text.as_bytes().chunks(usize::from(u8::MAX)).map(of).sum()
 }
 
 /// Cuts before the last blank of each piece, since a token begins there.

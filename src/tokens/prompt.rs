@@ -1,9 +1,13 @@
 //! A request body → the tokens of its prompt.
 //!
 //! What the chat template adds is not known here; a few tokens a message stand in for it. Images and audio count
-//! nothing: how many tokens they become only the model's processor knows.
+//! nothing: how many tokens they become only the model's processor knows. The body is read as it lies there: no tree is
+//! built of it, and strings are borrowed from it unless they hold an escape.
 
-use serde::de::SeqAccess;
+use std::borrow::Cow;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -26,12 +30,44 @@ const ANSWER: u64 = 3;
 struct Conversation<'a> {
     #[serde(borrow)]
     model: Text<'a>,
-    messages: Value,
-    input: Value,
+    #[serde(borrow)]
+    messages: Said<'a>,
+    #[serde(borrow)]
+    input: Said<'a>,
     tools: Value,
-    system: Value,
-    instructions: Value,
+    #[serde(borrow)]
+    system: Said<'a>,
+    #[serde(borrow)]
+    instructions: Said<'a>,
 }
+
+/// The text of messages: strings, content parts with text, tool calls and tool results.
+#[derive(Debug, Default)]
+struct Said<'a> {
+    texts: Vec<Cow<'a, str>>,
+    /// There is more in it than text.
+    media: bool,
+    turns: Turns,
+}
+
+/// How many messages a value would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Turns {
+    /// It is `null`, or not there.
+    #[default]
+    Absent,
+    /// It is nothing of the kind.
+    None,
+    Some(u64),
+}
+
+/// A tool's arguments, which Anthropic has as an object.
+#[derive(Debug, Default)]
+struct Arguments(Option<String>);
+
+/// Whether a content part is more than text: `image_url`, `input_audio`, `document`.
+#[derive(Debug, Default)]
+struct IsMedia(bool);
 
 /// A bare prompt.
 #[derive(Debug, Default, Deserialize)]
@@ -68,20 +104,18 @@ pub(super) fn count(endpoint: Endpoint, body: &[u8]) -> Option<PromptCount> {
 
 impl Conversation<'_> {
     fn count(&self) -> Option<PromptCount> {
-        let turns = match &self.messages {
-            Value::Null => &self.input,
-            messages => messages,
+        let turns = match self.messages.turns {
+            Turns::Absent => &self.input,
+            Turns::None | Turns::Some(_) => &self.messages,
         };
-        let messages = match turns {
-            Value::Array(messages) => messages.len() as u64,
-            Value::String(_) => 1,
-            _ => return None,
+        let Turns::Some(messages) = turns.turns else {
+            return None;
         };
-        let mut text = String::new();
-        let mut media = false;
-        for part in [&self.system, &self.instructions, turns] {
-            collect(part, &mut text, &mut media);
-        }
+        let parts = [&self.system, &self.instructions, turns];
+        let texts = parts.into_iter().flat_map(|part| &part.texts);
+        let mut text = String::with_capacity(texts.clone().map(|one| one.len() + 1).sum());
+        texts.for_each(|one| join(one, &mut text));
+        let media = parts.into_iter().any(|part| part.media);
         if self.tools.as_array().is_some_and(|tools| !tools.is_empty()) {
             // Templates print the tools as JSON, most of them.
             join(&self.tools.to_string(), &mut text);
@@ -110,6 +144,120 @@ impl Plain<'_> {
             text: text + Features::tokens(prompt.ids),
             media: false,
         })
+    }
+}
+
+// === impl Said ===
+
+impl<'de: 'a, 'a> Said<'a> {
+    fn one(text: Cow<'a, str>) -> Self {
+        Self {
+            texts: vec![text],
+            turns: Turns::Some(1),
+            ..Self::none()
+        }
+    }
+
+    fn none() -> Self {
+        Self {
+            turns: Turns::None,
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        // Most messages have one text each, and most prompts one message.
+        if self.texts.is_empty() {
+            self.texts = other.texts;
+        } else {
+            self.texts.extend(other.texts);
+        }
+        self.media |= other.media;
+    }
+
+    /// The value of a key, if it holds text or leads to it; `image_url`, `source`, `data` and ids are left out.
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+        match key {
+            "content" | "text" | "thinking" | "reasoning" | "reasoning_content" | "tool_calls"
+            | "function" | "name" | "arguments" | "output" => self.add(object.next_value()?),
+            "input" => {
+                let arguments: Arguments = object.next_value()?;
+                self.texts.extend(arguments.0.map(Cow::Owned));
+            }
+            "type" => self.media |= object.next_value::<IsMedia>()?.0,
+            _ => drop(object.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+impl<'de: 'a, 'a> Field<'de> for Said<'a> {
+    fn borrowed(text: &'de str) -> Self {
+        Self::one(Cow::Borrowed(text))
+    }
+    fn text(text: &str) -> Self {
+        Self::one(Cow::Owned(text.to_owned()))
+    }
+    fn integer(_: u64) -> Self {
+        Self::none()
+    }
+    fn float(_: f64) -> Self {
+        Self::none()
+    }
+    fn truth(_: bool) -> Self {
+        Self::none()
+    }
+    fn list<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let (mut all, mut length) = (Self::default(), 0);
+        while let Some(one) = list.next_element()? {
+            all.add(one);
+            length += 1;
+        }
+        all.turns = Turns::Some(length);
+        Ok(all)
+    }
+    fn object<A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
+        let mut all = Self::none();
+        while let Some(key) = object.next_key::<Text<'de>>()? {
+            all.field(&key, &mut object)?;
+        }
+        Ok(all)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Said<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        any(from)
+    }
+}
+
+// === impl Arguments ===
+
+impl<'de> Field<'de> for Arguments {
+    fn object<A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
+        let value = Value::deserialize(MapAccessDeserializer::new(object))?;
+        Ok(Self(Some(value.to_string())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Arguments {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        any(from)
+    }
+}
+
+// === impl IsMedia ===
+
+impl Field<'_> for IsMedia {
+    fn text(kind: &str) -> Self {
+        let kinds = ["image", "audio", "video", "file", "document", "embeds"];
+        Self(kinds.iter().any(|word| kind.contains(word)))
+    }
+}
+
+impl<'de> Deserialize<'de> for IsMedia {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        any(from)
     }
 }
 
@@ -147,47 +295,6 @@ impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         any(from)
     }
-}
-
-/// The text of messages: strings, content parts with text, tool calls and tool results.
-fn collect(value: &Value, text: &mut String, media: &mut bool) {
-    match value {
-        Value::String(string) => join(string, text),
-        Value::Array(list) => list.iter().for_each(|item| collect(item, text, media)),
-        Value::Object(object) => {
-            // Keys that hold text or lead to it; `image_url`, `source`, `data` and ids are left out.
-            const TEXT: [&str; 10] = [
-                "content",
-                "text",
-                "thinking",
-                "reasoning",
-                "reasoning_content",
-                "tool_calls",
-                "function",
-                "name",
-                "arguments",
-                "output",
-            ];
-            let inner = TEXT.iter().filter_map(|key| object.get(*key));
-            inner.for_each(|inner| collect(inner, text, media));
-            *media |= object
-                .get("type")
-                .and_then(Value::as_str)
-                .is_some_and(is_media);
-            // Anthropic has a tool's arguments as an object.
-            if let Some(arguments @ Value::Object(_)) = object.get("input") {
-                join(&arguments.to_string(), text);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// A content part that is more than text: `image_url`, `input_audio`, `document`.
-fn is_media(kind: &str) -> bool {
-    ["image", "audio", "video", "file", "document", "embeds"]
-        .iter()
-        .any(|word| kind.contains(word))
 }
 
 fn join(part: &str, text: &mut String) {

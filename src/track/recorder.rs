@@ -1,7 +1,6 @@
 //! Where one worker's tracks end: its cache of resolved series, the estimator, the shared metrics.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::cache::{Cache, Wanted};
 use crate::activity::Slot;
 use crate::classify::Endpoint;
 use crate::config::Config;
 use crate::ledger::Ticket;
-use crate::metrics::{Fault, InUse, Key, Metrics, Series, labels};
+use crate::metrics::{Fault, InUse, Metrics, labels};
 use crate::observe::{Limits, RequestFacts};
 use crate::record::Record;
 use crate::tenants::TenantValues;
@@ -26,9 +26,7 @@ pub struct Recorder {
     estimator: Option<Estimator>,
     /// What this worker's traffic says of each upstream.
     slots: Vec<Arc<Slot>>,
-    series: RefCell<HashMap<Key, Rc<Series>>>,
-    /// The sweep that the cache was last cleared after.
-    epoch: Cell<u64>,
+    series: Cache,
     limits: Limits,
     max_request_body: usize,
     /// Faults are counted always and logged once of each kind, or one odd client fills the disk.
@@ -48,8 +46,7 @@ impl Recorder {
             slots: metrics.polled.activity.of_worker(worker),
             metrics,
             estimator,
-            series: RefCell::default(),
-            epoch: Cell::new(0),
+            series: Cache::default(),
             limits: Limits {
                 event: config.observe.max_event,
                 body: config.observe.max_response_body,
@@ -117,37 +114,36 @@ impl Recorder {
         }
     }
 
-    /// The label for a model by what upstream has called it, or by what the client has.
-    pub(super) fn label<'a>(&self, served: Option<&'a str>, requested: Option<&'a str>) -> &'a str {
-        match (served, requested) {
-            (Some(name), _) if self.metrics.models.admit(name) => name,
-            (None, Some(name)) if self.metrics.models.admit_listed(name) => name,
-            _ => labels::OTHER,
-        }
-    }
-
-    /// The resolved series, in use until the result is dropped.
-    pub(super) fn series(&self, key: Key) -> InUse {
-        let epoch = self.metrics.epoch();
-        if self.epoch.replace(epoch) != epoch {
-            self.series
-                .borrow_mut()
-                .retain(|_, series| !series.is_dead());
-        }
-        let mut known = self.series.borrow_mut();
-        if let Some(series) = known.get(&key)
-            && let Some(used) = self.metrics.enter(series)
+    /// The series of a model by what upstream has called it, or by what the client has. In use until the result is
+    /// dropped.
+    pub(super) fn series(
+        &self,
+        served: Option<&str>,
+        requested: Option<&str>,
+        endpoint: Endpoint,
+        stream: bool,
+        tenants: &TenantValues,
+    ) -> InUse {
+        let wanted = |model| Wanted {
+            model,
+            endpoint,
+            stream,
+            tenants,
+        };
+        // A name that has living series is a label value, whoever says it.
+        if let Some(name) = served.or(requested)
+            && name != labels::OTHER
+            && let Some(used) = self.series.recent(&self.metrics, wanted(name))
         {
             return used;
         }
-        loop {
-            // Dead, or new to this worker. A sweep that is under way may take it once more.
-            let series = Rc::new(Series::new(&self.metrics, &key));
-            if let Some(used) = self.metrics.enter(&series) {
-                known.insert(key, series);
-                return used;
-            }
-        }
+        let models = &self.metrics.models;
+        let label = match (served, requested) {
+            (Some(name), _) if models.admit(name) => name,
+            (None, Some(name)) if models.admit_listed(name) => name,
+            _ => labels::OTHER,
+        };
+        self.series.get(&self.metrics, wanted(label))
     }
 
     /// The tenant labels of a request.
@@ -187,18 +183,37 @@ impl Recorder {
         }
     }
 
-    /// Counts a finished request; its tokens a little later, if they must be estimated.
+    /// Counts a finished request; its tokens a little later, if they must be estimated. `series` is what it was in flight
+    /// on, which mostly is what it ends on.
     pub(super) fn record(
         &self,
         mut record: Record,
         (prompt, for_the_record): (Option<Arc<PromptCell>>, bool),
         mut ticket: Option<Ticket>,
+        series: Option<InUse>,
     ) {
-        let key = Key::of(&record, self.metrics.model_label(&record));
-        if &*key.model == labels::OTHER && self.is_legal(&record) {
+        let (served, requested) = (
+            record.served_model.as_deref(),
+            record.requested_model.as_deref(),
+        );
+        let (endpoint, stream, tenants) = (record.endpoint, record.stream, &record.tenants);
+        let fits = |series: &InUse| {
+            served.or(requested).is_some_and(|model| {
+                let wanted = Wanted {
+                    model,
+                    endpoint,
+                    stream,
+                    tenants,
+                };
+                model != labels::OTHER && wanted.is(series.key())
+            })
+        };
+        let series = series
+            .filter(fits)
+            .unwrap_or_else(|| self.series(served, requested, endpoint, stream, tenants));
+        if &*series.key().model == labels::OTHER && self.is_legal(&record) {
             self.metrics.overflow.with_label_values(&["model"]).inc();
         }
-        let series = self.series(key);
         self.metrics.record(&record, &series);
         if record.output_tokens.is_some()
             && let Some(estimator) = &self.estimator
@@ -224,7 +239,7 @@ impl Recorder {
                 }
             }
         }
-        self.metrics.record_tokens(&record, series.key());
+        self.metrics.record_tokens(&record, &series);
         if let Some(ticket) = ticket {
             ticket.book(&record);
         }

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Recorder;
 use crate::activity::Slot;
 use crate::classify::Endpoint;
-use crate::metrics::{InUse, Key};
+use crate::metrics::InUse;
 use crate::observe::{RequestFacts, RequestTee};
 use crate::tenants::TenantValues;
 use crate::tokens::PromptCell;
@@ -19,7 +20,10 @@ pub struct RequestWatch {
     recorder: Rc<Recorder>,
     endpoint: Endpoint,
     tee: Option<RequestTee>,
-    facts: Option<RequestFacts>,
+    /// Until the response comes.
+    facts: RequestFacts,
+    /// Usage was promised: by the kind of answer, or because it was asked for.
+    promised: bool,
     tenants: TenantValues,
     in_flight: Option<InUse>,
     /// Of the upstream that it goes to.
@@ -35,7 +39,8 @@ impl RequestWatch {
             recorder,
             endpoint,
             tee: Some(tee),
-            facts: None,
+            facts: RequestFacts::default(),
+            promised: true,
             tenants,
             in_flight: None,
             slot: None,
@@ -62,12 +67,13 @@ impl RequestWatch {
             return;
         };
         let (facts, body) = self.recorder.contain(|| tee.finish()).unwrap_or_default();
-        let series = self.recorder.series(Key {
-            model: self.recorder.label(None, facts.model.as_deref()).into(),
-            endpoint: self.endpoint,
-            stream: facts.stream,
-            tenants: self.tenants.clone(),
-        });
+        let series = self.recorder.series(
+            None,
+            facts.model.as_deref(),
+            self.endpoint,
+            facts.stream,
+            &self.tenants,
+        );
         series.in_flight.inc();
         self.in_flight = Some(series);
         if let Some(slot) = &self.slot {
@@ -75,18 +81,19 @@ impl RequestWatch {
         }
         // An answer that is not a stream brings its usage; so does a stream that was asked to.
         self.learns = body.is_some() && self.recorder.wants_sample(self.endpoint, &facts);
-        if (self.learns || facts.stream && !facts.include_usage)
+        self.promised = facts.include_usage || !facts.stream;
+        if (self.learns || !self.promised)
             && let Some(body) = body
         {
             self.prompt = self.recorder.estimate_prompt(self.endpoint, body);
         }
-        self.facts = Some(facts);
+        self.facts = facts;
     }
 
-    /// What is known of the request now that its response has come, early or not.
+    /// What is known of the request now that its response has come, early or not. Answered once.
     pub(super) fn settle(&mut self) -> RequestFacts {
         self.end();
-        self.facts.clone().unwrap_or_default()
+        std::mem::take(&mut self.facts)
     }
 
     /// Whether it was chosen to be counted beside its usage.
@@ -95,18 +102,20 @@ impl RequestWatch {
     }
 
     /// The request has ended. Its prompt's count, and whether it is for the record: one that was sampled, and was promised
-    /// usage, is counted for learning only, or whether a cut stream has an estimate would be left to chance.
-    pub(super) fn leave(&mut self, unanswered: bool) -> (Option<Arc<PromptCell>>, bool) {
-        if let Some(series) = self.in_flight.take() {
+    /// usage, is counted for learning only, or whether a cut stream has an estimate would be left to chance. And what it
+    /// was in flight on.
+    pub(super) fn leave(
+        &mut self,
+        unanswered: bool,
+        now: Instant,
+    ) -> ((Option<Arc<PromptCell>>, bool), Option<InUse>) {
+        let series = self.in_flight.take();
+        if let Some(series) = &series {
             series.in_flight.dec();
             if let Some(slot) = &self.slot {
-                slot.end(unanswered);
+                slot.end(unanswered, now);
             }
         }
-        let promised = self
-            .facts
-            .as_ref()
-            .is_none_or(|facts| facts.include_usage || !facts.stream);
-        (self.prompt.take(), !promised)
+        ((self.prompt.take(), !self.promised), series)
     }
 }

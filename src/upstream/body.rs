@@ -277,6 +277,12 @@ where
         })
     }
 
+    /// Whether the request has been sent to its end.
+    #[must_use]
+    pub fn is_request_sent(&self) -> bool {
+        self.sending.is_done()
+    }
+
     /// Closes the connection now: whatever upstream is doing is no longer wanted.
     pub fn abandon(&mut self) {
         self.incoming.stream = None;
