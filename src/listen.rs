@@ -2,11 +2,14 @@
 
 pub mod accept;
 pub mod conn;
+mod handoff;
 mod head_watch;
 mod io;
 mod shared;
+mod streaming;
 pub mod tls;
 mod transport;
 
+pub use handoff::{Handoff, Wish};
 pub use io::{Downstream, Limits};
 pub use shared::{Serving, Shared};

@@ -1,15 +1,14 @@
 //! Token counts where upstream gave none: by the model's own tokenizer where it is at hand, else an estimate by
 //! tiktoken; off the forwarding path.
 //!
-//! One thread of its own does all the counting, behind a bounded queue: a text of a megabyte delays other counts, never
-//! a stream. tiktoken is not the model's tokenizer (only gpt-oss has one of its), so what comes out is labelled an
+//! One thread of its own does all the counting, behind a bounded queue that it looks into by itself while there is
+//! traffic: a text of a megabyte delays other counts, never a stream, and no worker has to wake it in the middle of a
+//! request. tiktoken is not the model's tokenizer (only gpt-oss has one of its), so what comes out is labelled an
 //! estimate, and exact counts are never overwritten by it. Where usage does pass by, the estimate is made all the same
 //! for some requests, and what was learned from them corrects the later ones.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -26,15 +25,19 @@ mod clock;
 mod conversation;
 mod count;
 mod counter;
+mod cut;
 mod exact;
 mod prompt;
 mod python;
+mod queue;
 mod template;
+mod words;
 
 pub use calibration::Direction;
 
 use calibration::{Features, Sampler};
 use counter::Counter;
+use queue::{Receiver, Sender};
 
 /// A record with its counts filled in.
 #[derive(Debug)]
@@ -107,10 +110,14 @@ enum PromptCount {
 /// Bytes of prompts that may wait.
 const MAX_WAITING: usize = 64 << 20;
 
+/// Bytes of prompts that an idle thread is left in peace with: they can wait until their requests end, but the clients'
+/// buffers should not lie about.
+const HELD: usize = 1 << 20;
+
 /// The handle on the estimator's thread. The thread ends with the last clone, when it has done what was queued.
 #[derive(Clone, Debug)]
 pub struct Estimator {
-    queue: SyncSender<Work>,
+    queue: Arc<Sender<Work>>,
     shared: Arc<Shared>,
 }
 
@@ -218,7 +225,6 @@ impl Estimator {
     /// The system refused a thread.
     pub fn start(config: &config::Tokens, sink: impl Sink + 'static) -> std::io::Result<Self> {
         let queue = config.queue.max(1);
-        let (sender, receiver) = sync_channel(queue);
         let shared = Arc::new(Shared {
             dropped: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -228,11 +234,11 @@ impl Estimator {
             started: Instant::now(),
         });
         let (models, of_thread) = (config.models.clone(), Arc::clone(&shared));
-        thread::Builder::new()
-            .name("tokens".to_owned())
-            .spawn(move || run(&receiver, &of_thread, Counter::new(&models, Box::new(sink))))?;
+        let sender = queue::start("tokens", queue, move |receiver| {
+            run(receiver, &of_thread, Counter::new(&models, Box::new(sink)));
+        })?;
         Ok(Self {
-            queue: sender,
+            queue: Arc::new(sender),
             shared,
         })
     }
@@ -248,7 +254,10 @@ impl Estimator {
             body,
             cell,
         };
-        if waiting.saturating_add(bytes) <= MAX_WAITING && self.send(work).is_ok() {
+        let all = waiting.saturating_add(bytes);
+        // Nobody asks for it before the request's end, which wakes the thread.
+        let now = waiting < HELD && all >= HELD;
+        if all <= MAX_WAITING && self.send(work, now).is_ok() {
             return true;
         }
         self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -264,7 +273,7 @@ impl Estimator {
     ///
     /// The queue is full, or the thread is gone: the job comes back, to be recorded without counts.
     pub fn finish(&self, job: Job) -> Result<(), Box<Job>> {
-        match self.send(Work::Finish(Box::new(job))) {
+        match self.send(Work::Finish(Box::new(job)), true) {
             Err(Work::Finish(job)) => {
                 self.count_drop();
                 Err(job)
@@ -288,7 +297,7 @@ impl Estimator {
     /// Has a request that was sampled counted and compared. Busy, the lesson is skipped: the next is as good.
     pub fn learn(&self, lesson: Lesson) {
         if self.shared.waiting.load(Ordering::Relaxed) <= self.shared.busy {
-            let _ = self.send(Work::Learn(Box::new(lesson)));
+            let _ = self.send(Work::Learn(Box::new(lesson)), true);
         }
     }
 
@@ -298,15 +307,20 @@ impl Estimator {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    fn send(&self, work: Work) -> Result<(), Work> {
+    /// `wakes` the thread if it is idle; if not, it looks by itself soon enough.
+    fn send(&self, work: Work, wakes: bool) -> Result<(), Work> {
         // Before it is there to be taken, so that the number never goes below zero.
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.try_send(work).map_err(|refused| {
+        let before = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Err(refused) = self.queue.send(work) {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            match refused {
-                TrySendError::Full(work) | TrySendError::Disconnected(work) => work,
-            }
-        })
+            return Err(refused);
+        }
+        if before == self.shared.busy {
+            self.queue.hurry();
+        } else if wakes {
+            self.queue.wake();
+        }
+        Ok(())
     }
 
     fn count_drop(&self) {
@@ -314,7 +328,7 @@ impl Estimator {
     }
 }
 
-fn run(queue: &Receiver<Work>, shared: &Shared, mut counter: Counter) {
+fn run(queue: Receiver<Work>, shared: &Shared, mut counter: Counter) {
     for work in queue {
         shared.waiting.fetch_sub(1, Ordering::Relaxed);
         match work {

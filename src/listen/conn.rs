@@ -1,26 +1,43 @@
 //! One client connection: HTTP/1.1 or h2c by its first bytes, served until it ends or the worker drains.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use tokio::io::AsyncWriteExt;
 
-use super::{Downstream, Limits, Shared};
+use super::streaming::Streaming;
+use super::{Downstream, Handoff, Limits, Shared};
 use crate::config::Server;
-use crate::drain::Drain;
+use crate::drain::{Drain, Stage};
 use crate::proxy::Proxy;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a draining connection without a request is given.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// hyper's server with our limits. One per worker.
+/// hyper's servers with our limits. One per worker.
 #[derive(Clone, Debug)]
 pub struct Http {
-    builder: Builder<LocalExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<LocalExecutor>,
     limits: Limits,
+    max_buf_size: usize,
+}
+
+/// How it went with hyper.
+enum Turn {
+    /// The connection is over.
+    Ended(hyper::Result<()>),
+    /// A stream is to be written, and hyper has nothing left to say before it.
+    Taken,
 }
 
 /// Runs HTTP/2 streams on the worker's own thread.
@@ -40,21 +57,21 @@ impl Http {
     /// Limits as configured.
     #[must_use]
     pub fn new(server: &Server) -> Self {
-        let mut builder = Builder::new(LocalExecutor);
-        builder
-            .http1()
+        let max_buf_size = server.max_header_bytes.max(8192);
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             // Also how long a kept-alive connection may idle.
             .header_read_timeout(server.header_read_timeout)
             .max_headers(server.max_headers)
-            .max_buf_size(server.max_header_bytes.max(8192))
+            .max_buf_size(max_buf_size)
             // A client that is gone is noticed at once, also while upstream is silent. The price is a client that half-closes
             // after its request: it gets nothing, as from uvicorn.
             .half_close(false)
             // The date is upstream's.
             .auto_date_header(false);
-        builder
-            .http2()
+        let mut http2 = http2::Builder::new(LocalExecutor);
+        http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(250)
             .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
@@ -62,11 +79,13 @@ impl Http {
             .keep_alive_timeout(Duration::from_secs(20))
             .auto_date_header(false);
         Self {
-            builder,
+            http1,
+            http2,
             limits: Limits {
                 first_request: server.header_read_timeout,
                 send: server.send_timeout,
             },
+            max_buf_size,
         }
     }
 
@@ -77,24 +96,18 @@ impl Http {
     }
 
     /// Serves one connection to its end.
-    pub async fn serve(&self, io: Downstream, proxy: Rc<Proxy>, mut drain: Drain) {
-        let shared = io.shared();
-        let state = Arc::clone(&shared);
-        let service = service_fn(move |request| Rc::clone(&proxy).serve(&shared, request));
-        // On its own: in this future, and in each that awaits it, it would be kept room for more than once.
-        let mut connection = Box::pin(
-            self.builder
-                .serve_connection_with_upgrades(TokioIo::new(io), service),
-        );
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = drain.started() => {
-                // HTTP/1.1 says `connection: close` with the next answer, HTTP/2 GOAWAY; what is running goes on.
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = unused(&state) => return,
-                }
+    pub async fn serve(&self, mut io: Box<Downstream>, proxy: Rc<Proxy>, mut drain: Drain) {
+        let http2 = tokio::select! {
+            http2 = io.is_http2() => http2,
+            // Nothing has been asked yet.
+            () = drain.started() => return,
+        };
+        let ended = match http2 {
+            Ok(true) => Box::pin(self.serve_http2(io, proxy, drain)).await,
+            Ok(false) => self.serve_http1(io, &proxy, drain).await,
+            Err(error) => {
+                tracing::debug!(%error, "a client connection ended before it began");
+                return;
             }
         };
         if let Err(error) = ended {
@@ -102,6 +115,99 @@ impl Http {
             tracing::debug!(%error, "a client connection ended");
         }
     }
+
+    async fn serve_http2(
+        &self,
+        io: Box<Downstream>,
+        proxy: Rc<Proxy>,
+        mut drain: Drain,
+    ) -> Result<(), Failure> {
+        let shared = io.shared();
+        let state = Arc::clone(&shared);
+        let service = service_fn(move |request| Rc::clone(&proxy).serve(&shared, None, request));
+        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = drain.started() => {}
+        }
+        // GOAWAY; what is running goes on.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection.as_mut() => Ok(ended?),
+            () = unused(&state) => Ok(()),
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        mut io: Box<Downstream>,
+        proxy: &Rc<Proxy>,
+        mut drain: Drain,
+    ) -> Result<(), Failure> {
+        let handoff = io.is_plain().then(|| Rc::new(Handoff::default()));
+        loop {
+            let shared = io.shared();
+            let state = Arc::clone(&shared);
+            let service = {
+                let (proxy, handoff) = (Rc::clone(proxy), handoff.clone());
+                service_fn(move |request| {
+                    Rc::clone(&proxy).serve(&shared, handoff.as_ref(), request)
+                })
+            };
+            // On its own: in this future, and in each that awaits it, it would be kept room for more than once.
+            let connection = self.http1.serve_connection(TokioIo::new(io), service);
+            let mut connection = Box::new(connection.with_upgrades());
+            let turn = tokio::select! {
+                turn = poll_fn(|cx| turn(&mut connection, handoff.as_deref(), &state, cx)) => turn,
+                () = drain.started() => {
+                    // `connection: close` comes with the next answer; what is running goes on.
+                    Pin::new(&mut *connection).graceful_shutdown();
+                    tokio::select! {
+                        turn = poll_fn(|cx| turn(&mut connection, handoff.as_deref(), &state, cx)) => turn,
+                        () = unused(&state) => return Ok(()),
+                    }
+                }
+            };
+            if let Turn::Ended(ended) = turn {
+                return Ok(ended?);
+            }
+            let (Some(taken), Some(parts)) = (
+                handoff.as_deref().and_then(Handoff::take),
+                connection.into_parts(),
+            ) else {
+                return Ok(());
+            };
+            io = parts.io.into_inner();
+            io.read_again(&parts.read_buf);
+            drop(parts.read_buf);
+            let close = taken.close || drain.stage() >= Stage::Draining;
+            let mut streaming = Streaming::new(*taken, close, self.max_buf_size);
+            poll_fn(|cx| streaming.poll(&mut io, cx)).await?;
+            if close {
+                return Ok(io.shutdown().await?);
+            }
+        }
+    }
+}
+
+/// Goes on with hyper until the connection is over, or there is a stream to be taken from it.
+fn turn<C>(
+    connection: &mut C,
+    handoff: Option<&Handoff>,
+    state: &Shared,
+    cx: &mut Context<'_>,
+) -> Poll<Turn>
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+{
+    if let Poll::Ready(ended) = Pin::new(connection).poll(cx) {
+        return Poll::Ready(Turn::Ended(ended));
+    }
+    // What hyper still has for a slow client, of an answer before it, comes first.
+    if handoff.is_some_and(Handoff::is_full) && state.is_drained() {
+        return Poll::Ready(Turn::Taken);
+    }
+    Poll::Pending
 }
 
 /// Resolves when a draining connection has served no request for a while: half a head, or a client that does not say

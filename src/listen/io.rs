@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -16,12 +17,17 @@ use super::shared::Shared;
 use super::transport::Transport;
 use crate::proxy::reply;
 
+/// What a client that speaks HTTP/2 says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Downstream {
     io: Transport,
     shared: Arc<Shared>,
     watch: Option<HeadWatch>,
+    /// What was read and is to be read again.
+    early: Bytes,
     /// An answer of our own on its way out.
     out: Vec<u8>,
     /// Until the first request: hyper's own timer starts only once it knows the protocol.
@@ -43,26 +49,65 @@ pub struct Limits {
 impl Downstream {
     /// A plain connection.
     #[must_use]
-    pub fn plain(io: TcpStream, limits: Limits) -> Self {
+    pub fn plain(io: TcpStream, limits: Limits) -> Box<Self> {
         Self::new(Transport::Plain { io, unread: false }, limits)
     }
 
     /// A connection after its TLS handshake.
     #[must_use]
-    pub fn tls(io: TlsStream<TcpStream>, limits: Limits) -> Self {
+    pub fn tls(io: TlsStream<TcpStream>, limits: Limits) -> Box<Self> {
         Self::new(Transport::Tls(Box::new(io)), limits)
     }
 
-    fn new(io: Transport, limits: Limits) -> Self {
-        Self {
+    fn new(io: Transport, limits: Limits) -> Box<Self> {
+        Box::new(Self {
             io,
             shared: Arc::new(Shared::new()),
             watch: None,
+            early: Bytes::new(),
             out: Vec::new(),
             deadline: Some(Box::pin(tokio::time::sleep(limits.first_request))),
             send_timeout: limits.send,
             blocked: None,
+        })
+    }
+
+    /// Whether it speaks HTTP/2, by its first bytes (RFC 9113 §3.4); which are read again.
+    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+        let mut first = [0; PREFACE.len()];
+        let mut length = 0;
+        while length < first.len() && PREFACE.starts_with(first.get(..length).unwrap_or_default()) {
+            let read = std::future::poll_fn(|cx| {
+                let mut buf = ReadBuf::new(first.get_mut(length..).unwrap_or_default());
+                if Pin::new(&mut self.io).poll_read(cx, &mut buf)?.is_pending() {
+                    return self.poll_deadline(cx).map_ok(|()| 0);
+                }
+                Poll::Ready(Ok(buf.filled().len()))
+            });
+            match read.await? {
+                0 => break,
+                read => length += read,
+            }
         }
+        let first = first.get(..length).unwrap_or_default();
+        self.read_again(first);
+        Ok(first == PREFACE)
+    }
+
+    /// Puts back what was read.
+    pub(super) fn read_again(&mut self, bytes: &[u8]) {
+        // A copy, since hyper's read buffer hangs on even an empty piece of it.
+        self.early = Bytes::from([bytes, &self.early].concat());
+    }
+
+    /// Whether it is a socket without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.io, Transport::Plain { .. })
+    }
+
+    /// Whether the client is gone. Otherwise this task is woken when it goes.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        self.io.poll_gone(cx)
     }
 
     /// The part that its requests share with it.
@@ -103,11 +148,10 @@ impl Downstream {
 
     /// What is ours to write before hyper's bytes.
     fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.writing();
         // An interim response may have come together with the answer that hyper is about to write.
         self.take_side();
-        ready!(self.poll_out(cx))?;
-        self.shared.writing();
-        Poll::Ready(Ok(()))
+        self.poll_out(cx)
     }
 
     /// What a write came to; one that the client does not take for too long is an error, and ends the connection.
@@ -153,7 +197,14 @@ impl AsyncRead for Downstream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
+        if !this.early.is_empty() {
+            let length = this.early.len().min(buf.remaining());
+            buf.put_slice(this.early.get(..length).unwrap_or_default());
+            this.early.advance(length);
+            if this.early.is_empty() {
+                this.early = Bytes::new();
+            }
+        } else if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
             return this.poll_deadline(cx);
         }
         if this.shared.is_idle() && !this.shared.is_http2() {

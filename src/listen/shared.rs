@@ -155,6 +155,11 @@ impl Shared {
             .then(|| std::mem::take(&mut self.slow().side))
     }
 
+    /// Whether the socket has all that hyper has been given.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
     /// hyper hands bytes on.
     pub(super) fn writing(&self) {
         self.drained.store(false, Ordering::Relaxed);
