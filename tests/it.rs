@@ -46,6 +46,8 @@ mod gpu_faults;
 mod gpus;
 #[path = "it/guarded.rs"]
 mod guarded;
+#[path = "it/handed_over.rs"]
+mod handed_over;
 #[path = "it/health.rs"]
 mod health;
 #[path = "it/held_back.rs"]

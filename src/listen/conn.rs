@@ -178,7 +178,7 @@ impl Http {
                 return Ok(());
             };
             io = parts.io.into_inner();
-            io.read_again(&parts.read_buf);
+            io.resume(&parts.read_buf);
             drop(parts.read_buf);
             let close = taken.close || drain.stage() >= Stage::Draining;
             let mut streaming = Streaming::new(*taken, close, self.max_buf_size);

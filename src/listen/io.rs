@@ -95,9 +95,16 @@ impl Downstream {
     }
 
     /// Puts back what was read.
-    pub(super) fn read_again(&mut self, bytes: &[u8]) {
+    fn read_again(&mut self, bytes: &[u8]) {
         // A copy, since hyper's read buffer hangs on even an empty piece of it.
         self.early = Bytes::from([bytes, &self.early].concat());
+    }
+
+    /// Takes it back from hyper, with what hyper has read and not used. A request has been served, so the limit of the
+    /// first one is over, whether or not a read has noticed.
+    pub(super) fn resume(&mut self, unused: &[u8]) {
+        self.deadline = None;
+        self.read_again(unused);
     }
 
     /// Whether it is a socket without TLS.

@@ -151,3 +151,151 @@ proptest! {
         }
     }
 }
+
+/// One change to a document, anywhere.
+fn change(
+    document: &mut Vec<u8>,
+    at: prop::sample::Index,
+    kind: u8,
+    byte: u8,
+    other: prop::sample::Index,
+) {
+    const BYTES: &[u8] = b"\"\\{}[],:0123456789eE.-+ \n\t\0aunbx/\xff\xc3\xa9";
+    const WORDS: [&str; 22] = [
+        "null",
+        "{}",
+        "[]",
+        "0",
+        "-0",
+        "01",
+        "1e2",
+        "1.0",
+        "12345678901234567890",
+        "99999999999999999999999",
+        "\"\"",
+        "\"\\u0061\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\\ud800\"",
+        "true",
+        "{\"cached_tokens\":1}",
+        "[1]",
+        "\"x\"",
+        "[{\"index\":0,\"delta\":{\"content\":\"y\"}}]",
+        "{\"prompt_tokens\":5,\"completion_tokens\":6}",
+        "1E400",
+        "{\"message\":\"m\",\"code\":503}",
+    ];
+    const FIELDS: [&str; 12] = [
+        "\"model\":\"n\",",
+        "\"usage\":null,",
+        "\"error\":{\"message\":\"m\"},",
+        "\"error\":null,",
+        "\"id\":1,",
+        "\"created\":{},",
+        "\"choices\":[],",
+        "\"prompt_token_ids\":[1],",
+        "\"metrics\":{\"queue_time_ms\":5},",
+        "\"\\u0069d\":2,",
+        "\"usage\":{},",
+        "\"text\":\"z\",",
+    ];
+    if document.is_empty() {
+        return;
+    }
+    let here = at.index(document.len());
+    match kind % 7 {
+        0 => document[here] = BYTES[usize::from(byte) % BYTES.len()],
+        1 => document.insert(here, BYTES[usize::from(byte) % BYTES.len()]),
+        2 => drop(document.remove(here)),
+        3 => document.truncate(here),
+        // A value for another: from behind a colon to what may end it.
+        4 => {
+            let colons: Vec<_> = (0..document.len())
+                .filter(|at| document[*at] == b':')
+                .collect();
+            if colons.is_empty() {
+                return;
+            }
+            let from = colons[at.index(colons.len())] + 1;
+            let quoted = document.get(from) == Some(&b'"');
+            let mut end = from + usize::from(quoted);
+            while document.get(end).is_some_and(|byte| {
+                if quoted {
+                    *byte != b'"'
+                } else {
+                    !b",}]".contains(byte)
+                }
+            }) {
+                end += 1;
+            }
+            end = (end + usize::from(quoted)).min(document.len());
+            document.splice(from..end, WORDS[other.index(WORDS.len())].bytes());
+        }
+        // A field more.
+        5 => {
+            let places: Vec<_> = (0..document.len())
+                .filter(|at| document[*at] == b'{' || document[*at] == b',')
+                .collect();
+            if !places.is_empty() {
+                let from = places[at.index(places.len())] + 1;
+                document.splice(from..from, FIELDS[other.index(FIELDS.len())].bytes());
+            }
+        }
+        // A part again.
+        _ => {
+            let end = other.index(document.len());
+            let (from, end) = (here.min(end), here.max(end));
+            let part = document[from..end].to_vec();
+            document.splice(end..end, part);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn changed_documents_read_the_same(
+        base in document(),
+        changes in proptest::collection::vec(
+            proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<u8>(), any::<prop::sample::Index>()), 0..3), 1..12),
+        echo: bool, keep: bool, learning: bool,
+    ) {
+        let now = Instant::now();
+        let mut documents = vec![base.clone(), base.clone()];
+        for changes in changes {
+            let mut new = base.clone();
+            for (at, kind, byte, other) in changes {
+                change(&mut new, at, kind, byte, other);
+            }
+            documents.push(new);
+        }
+        let events: Vec<_> = documents
+            .iter()
+            .map(|document| [b"data: ", &document[..], b"\n\n"].concat())
+            .collect();
+        let run = |form, reads: &[Vec<u8>], all: bool| {
+            let mut observer = observer(form, echo, keep, now).learning(learning && keep);
+            if all {
+                observer.parse_all();
+            }
+            for read in reads {
+                observer.data(read, now, &mut |_| {});
+            }
+            let done = observer.done();
+            (observer.finish(End::Complete, now), done)
+        };
+        for _ in 0..2 {
+            prop_assert_eq!(run(Form::Event, &events, false), without(|| run(Form::Event, &events, true)));
+            // Each alone too: what ends a stream hides what is behind it.
+            for event in &events {
+                let both = [events[0].clone(), event.clone()];
+                prop_assert_eq!(run(Form::Event, &both, false), without(|| run(Form::Event, &both, true)), "{}", event.escape_ascii());
+            }
+            for document in &documents {
+                let body = std::slice::from_ref(document);
+                prop_assert_eq!(run(Form::Body, body, false), without(|| run(Form::Body, body, true)), "{}", document.escape_ascii());
+            }
+        }
+    }
+}
