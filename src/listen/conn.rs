@@ -97,7 +97,9 @@ impl Http {
 
     /// Serves one connection to its end.
     pub async fn serve(&self, mut io: Box<Downstream>, proxy: Rc<Proxy>, mut drain: Drain) {
+        // The connection first, here and below: a request that lies in the socket when the drain begins is served.
         let http2 = tokio::select! {
+            biased;
             http2 = io.is_http2() => http2,
             // Nothing has been asked yet.
             () = drain.started() => return,
@@ -127,6 +129,7 @@ impl Http {
         let service = service_fn(move |request| Rc::clone(&proxy).serve(&shared, None, request));
         let mut connection = pin!(self.http2.serve_connection(TokioIo::new(io), service));
         tokio::select! {
+            biased;
             ended = connection.as_mut() => return Ok(ended?),
             () = drain.started() => {}
         }
@@ -158,6 +161,7 @@ impl Http {
             let connection = self.http1.serve_connection(TokioIo::new(io), service);
             let mut connection = Box::new(connection.with_upgrades());
             let turn = tokio::select! {
+                biased;
                 turn = poll_fn(|cx| turn(&mut connection, handoff.as_deref(), &state, cx)) => turn,
                 () = drain.started() => {
                     // `connection: close` comes with the next answer; what is running goes on.

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use crate::origin::{Peer, origin};
 use crate::support::{Proxy, find};
 
+/// Answers (head, body, whether it was whole), and whether the connection was closed behind them.
+type Talk = (Vec<(String, Vec<u8>, bool)>, bool);
+
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-a: 1\r\nx-b: 2\r\nx-a: 3\r\n\r\n";
 const TOKEN: &str = "data: {\"model\":\"tiny\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":null}]}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
@@ -293,7 +296,7 @@ fn conversations_look_the_same_handed_over_or_not() {
             (answers(&bytes, &kinds), tidy)
         };
         let (ours, hypers) = (talk(""), talk("te: x\r\n"));
-        let heads = |talk: &(Vec<(String, Vec<u8>, bool)>, bool)| {
+        let heads = |talk: &Talk| {
             let parts = talk
                 .0
                 .iter()
