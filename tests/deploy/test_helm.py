@@ -249,8 +249,11 @@ def test_certificates():
 
 
 def test_the_program_takes_the_configuration(case, tmp_path):
-    for text in manifests.configurations(objects(VALUES[case])):
-        takes(text, tmp_path)
+    things = objects(VALUES[case])
+    # Secrets come from the environment.
+    secret = {each["name"]: "s" * 32 for each in VALUES[case].get("gateway", {}).get("extraEnv", [])}
+    for text in manifests.configurations(things):
+        takes(text, tmp_path, secret)
 
 
 def test_the_configuration_is_what_the_values_say():

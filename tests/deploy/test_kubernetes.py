@@ -256,15 +256,17 @@ def binary():
     pytest.skip("tokenglass is not built")
 
 
-def takes(text, folder):
-    """Whether the program takes the configuration."""
+def takes(text, folder, environment=None):
+    """Whether the program takes the configuration, beside that environment."""
     # Until the program has that section.
     shown = run(binary(), "config")
     if "[gateway]" not in shown:
         text = re.sub(r"(?ms)^\[gateway\]\n.*?(?=^\[|\Z)", "", text)
     file = folder / "tokenglass.toml"
     file.write_text(text, encoding="utf-8")
-    run(binary(), "validate", "--config", file)
+    command = [binary(), "validate", "--config", file]
+    done = subprocess.run(command, env=os.environ | (environment or {}), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("which", [each for each in BUILDS if "sidecar" not in each and "injector" not in each])
