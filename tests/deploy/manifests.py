@@ -97,6 +97,12 @@ def ports(spec):
     return found - {None}
 
 
+def listening(spec):
+    """Those and what a command line says: a port need not be declared."""
+    words = [word for container in serving(spec) for word in container.get("args", [])]
+    return ports(spec) | {int(word.removeprefix("--port=")) for word in words if word.startswith("--port=")}
+
+
 ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 SYSCTLS = {
     "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_syncookies",
@@ -254,10 +260,10 @@ def of_workload(things, thing, want, found):
             port = container.get(which, {}).get("httpGet", {}).get("port")
             # A name is looked for in the container itself, a number anywhere in the pod.
             own = {each.get("name") for each in container.get("ports", [])}
-            if port is not None and port not in (own if isinstance(port, str) else ports(spec)):
+            if port is not None and port not in (own if isinstance(port, str) else listening(spec)):
                 found.append(f"{by}: {which} of {container['name']} asks port {port}")
         hook = container.get("lifecycle", {}).get("preStop", {}).get("httpGet")
-        if hook and hook["port"] not in ports(spec):
+        if hook and hook["port"] not in listening(spec):
             found.append(f"{by}: preStop of {container['name']} asks port {hook['port']}")
         arguments = container.get("args", [])
         paths = [word.split("=", 1)[-1] for word in arguments if re.match(r"(--[\w-]+=)?/", word)]

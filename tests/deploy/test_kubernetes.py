@@ -134,22 +134,23 @@ def test_the_sidecar_takes_vllms_place(built):
     environment = {each["name"]: each["value"] for each in proxy["env"]}
     (own,) = [word.removeprefix("--port=") for word in vllm["args"] if word.startswith("--port=")]
     assert environment["TOKENGLASS_UPSTREAM__URL"] == f"http://127.0.0.1:{own}"
-    numbers = {each["name"]: each["containerPort"] for each in proxy["ports"]}
-    assert environment["TOKENGLASS_SERVER__LISTEN"].endswith(f":{numbers['http']}")
-    assert environment["TOKENGLASS_ADMIN__LISTEN"].endswith(f":{numbers['tg-admin']}")
+    # The port that vLLM's container declares is the proxy's now: they share the network, and Services find it as before.
+    (front,) = [each["containerPort"] for each in vllm["ports"] if each["name"] == "http"]
+    assert environment["TOKENGLASS_SERVER__LISTEN"].endswith(f":{front}")
+    (admin,) = [each["containerPort"] for each in proxy["ports"] if each["name"] == "tg-admin"]
+    assert environment["TOKENGLASS_ADMIN__LISTEN"].endswith(f":{admin}")
     # vLLM's life does not depend on the proxy, its readiness does, and it waits for the proxy's drain.
     assert {vllm[probe]["httpGet"]["port"] for probe in ("startupProbe", "livenessProbe")} == {int(own)}
-    assert vllm["readinessProbe"]["httpGet"]["port"] == numbers["http"]
-    assert vllm["lifecycle"]["preStop"]["httpGet"] == {"path": "/drain?wait=1", "port": numbers["tg-admin"]}
-    (service,) = of(things, "Service")
-    assert service["spec"]["ports"][0]["targetPort"] == numbers["http"]
+    assert vllm["readinessProbe"]["httpGet"]["port"] in ("http", front)
+    assert vllm["lifecycle"]["preStop"]["httpGet"] == {"path": "/drain?wait=1", "port": admin}
     (monitor,) = of(things, "PodMonitor")
     assert namespace(monitor) == namespace(deployment)
     assert manifests.matches(monitor["spec"]["selector"], deployment["spec"]["template"]["metadata"]["labels"])
     assert [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]] == ["tg-admin"]
     # Nobody goes around it.
     (policy,) = of(things, "NetworkPolicy")
-    assert int(own) not in {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    allowed = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    assert allowed == {front, admin}
 
 
 def test_rules_and_dashboards_are_those_of_their_folders(built):
@@ -291,12 +292,26 @@ def test_the_program_takes_the_environment(built, which):
         assert subprocess.run([binary(), "validate"], env=os.environ | wrong, capture_output=True).returncode == 78
 
 
+def offers(command):
+    """What the program says of the command."""
+    shown = subprocess.run([binary(), command, "--help"], capture_output=True, text=True)
+    if "unrecognized subcommand" in shown.stderr:
+        pytest.skip(f"the program has no {command} yet")
+    return shown.stdout
+
+
 def test_the_program_takes_the_webhooks_arguments(built):
     things = built("overlays/injector")
     (container,) = [each for _, _, spec in pods(things) for each in containers(spec)]
     command, *flags = container["args"]
-    shown = subprocess.run([binary(), command, "--help"], capture_output=True, text=True)
-    if "unrecognized subcommand" in shown.stderr:
-        pytest.skip("the program has no webhook yet")
+    shown = offers(command)
     for flag in flags:
-        assert flag.split("=")[0] in shown.stdout
+        assert flag.split("=")[0] in shown
+    # Which sidecars it makes: those of its own version.
+    assert f"--image={container['image']}" in flags
+
+
+def test_the_program_makes_the_sidecar():
+    offers("inject")
+    folder = DEPLOY / "kubernetes/overlays/sidecar"
+    assert run(binary(), "inject", "-f", folder / "vllm.yaml") == (folder / "injected.yaml").read_text(encoding="utf-8")
