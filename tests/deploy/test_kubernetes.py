@@ -190,7 +190,7 @@ def test_promtool_takes_the_rules_of_the_manifest(built, tmp_path, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_vllm_is_scaled_by(built, tmp_path, version):
     (scaled,) = of(built("full/sidecar"), "ScaledObject")
-    scaling(scaled, "vllm", tmp_path, version)
+    scaling(scaled, namespace(scaled), tmp_path, version)
 
 
 def scaling(scaled, where, folder, version):
