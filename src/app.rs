@@ -15,6 +15,7 @@ use crate::exposition::Exposition;
 use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
+use crate::notify;
 use crate::poll::Poller;
 use crate::reload;
 use crate::signals::Signals;
@@ -72,9 +73,11 @@ pub fn run(loaded: Loaded, log: &telemetry::Handle) -> Result<(), Error> {
         let app = App::start(loaded.config.clone(), config::show(&loaded))?;
         let metrics = Arc::clone(app.metrics());
         let reloads = reload::watch(hangup, loaded, log, &metrics);
+        let systemd = notify::systemd(app.drain.clone());
         tokio::select! {
             _finished = app.run_until(async || signals.end().await) => {}
             () = reloads => {}
+            () = systemd => {}
         }
         Ok(())
     })

@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod listen;
 mod log_limit;
 pub mod metrics;
+mod notify;
 pub mod observe;
 pub mod outcome;
 pub mod poll;

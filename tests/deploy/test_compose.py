@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_variables_are_those_of_the_example_with_the_same_defaults():
 
 
 def test_images_are_pinned_or_built_here(services):
-    stages = re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE.read_text(), re.M)
+    stages = re.findall(r"^FROM .*\S+ AS (\w+)$", DOCKERFILE.read_text(), re.M)
     for name, service in services.items():
         image = service["image"]
         if image.endswith(":local"):
@@ -285,10 +286,55 @@ def test_the_build_context_has_what_is_copied():
 
 def test_images_are_small_and_not_root():
     text = DOCKERFILE.read_text()
-    stages = re.findall(r"^FROM (\S+) AS (\w+)$", text, re.M)
-    assert [name for _, name in stages] == ["build", "loadtest", "tokenglass"]
-    assert all(image == "gcr.io/distroless/cc-debian12:nonroot" for image, name in stages if name != "build")
+    stages = re.findall(r"^FROM (?:--platform=\$BUILDPLATFORM )?(\S+) AS (\w+)$", text, re.M)
+    bases = {name: image for image, name in stages}
+    # The last is what is built without --target.
+    assert list(bases)[-1] == "tokenglass"
+    shipped = ("tokenglass", "loadtest")
+    assert all(bases[name] == "gcr.io/distroless/cc-debian12:nonroot" for name in shipped)
+    for name in shipped:
+        stage = text.split(f" AS {name}\n")[1].split("\nFROM ")[0]
+        assert "\nUSER 65532:65532\n" in stage
+        for label in ("title", "description", "source", "licenses"):
+            assert f"org.opencontainers.image.{label}=" in stage, (name, label)
     assert "NVIDIA_VISIBLE_DEVICES=" not in text
     # The compiler that the project says it needs.
     needed = re.search(r'rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text())[1]
-    assert stages[0][0] == f"rust:{needed}-bookworm"
+    assert bases["toolchain"] == f"rust:{needed}-bookworm"
+    version = re.search(r'(?m)^version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text())[1]
+    assert f"ARG VERSION={version}\n" in text
+
+
+def test_hadolint_takes_the_dockerfile(tmp_path):
+    hadolint = Path(sys.executable).parent / "hadolint"
+    checked = subprocess.run([hadolint, "--no-color", DOCKERFILE], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    broken = tmp_path / "Dockerfile"
+    broken.write_text("FROM debian\nRUN cd / && ls\n")
+    assert subprocess.run([hadolint, broken], capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "architecture, target, crossed", [("amd64", "x86_64", False), ("arm64", "aarch64", True), ("riscv64", None, None)]
+)
+def test_the_toolchain_stage_by_architecture(tmp_path, architecture, target, crossed):
+    """Its script, on a machine that says x86_64, with what it would install replaced by a note."""
+    script = re.search(r"(?ms)^RUN <<'EOF'\n(.*?)^EOF$", DOCKERFILE.read_text())[1]
+    for program, words in (("rustup", "echo rustup"), ("apt-get", "echo apt-get"), ("uname", "echo x86_64;:"), ("rm", ":")):
+        (tmp_path / program).write_text(f'#!/bin/sh\n{words} "$@"\n')
+        (tmp_path / program).chmod(0o755)
+    made = tmp_path / "target.env"
+    script = script.replace("/target.env", str(made))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TARGETARCH": architecture}
+    ran = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True)
+    if target is None:
+        assert ran.returncode == 1 and "riscv64" in ran.stderr and not made.exists()
+        return
+    assert ran.returncode == 0, ran.stderr
+    assert f"rustup target add {target}-unknown-linux-gnu" in ran.stdout
+    assert ("apt-get install" in ran.stdout) == crossed
+    words = dict(word.split("=") for line in made.read_text().splitlines() for word in line.removeprefix("export ").split())
+    assert words["CARGO_BUILD_TARGET"] == f"{target}-unknown-linux-gnu"
+    assert words["STRIP"] == f"{target}-linux-gnu-strip"
+    linker = f"CARGO_TARGET_{target.upper()}_UNKNOWN_LINUX_GNU_LINKER"
+    assert words.get(linker) == (f"{target}-linux-gnu-gcc" if crossed else None)
