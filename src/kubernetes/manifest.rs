@@ -11,4 +11,5 @@ mod text;
 mod tree;
 
 pub use self::report::{Report, Verdict};
-pub use self::rewrite::{Rewritten, Unreadable, rewrite};
+pub use self::rewrite::{Rewritten, Unreadable, rewrite, values};
+pub use self::tree::Syntax;

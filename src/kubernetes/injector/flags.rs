@@ -71,7 +71,7 @@ pub(super) fn listening(launch: &Launch<'_>) -> Result<Listening, Refusal> {
     for word in &launch.words {
         reader.word(word)?;
     }
-    if let Pending::Value { name, .. } = &reader.pending {
+    if let Pending::Value { name, seen: false } = &reader.pending {
         if name == "port" || name == "host" {
             return Err(Refusal::Port(format!("--{name} has no value")));
         }

@@ -188,16 +188,24 @@ fn service_links(pod: &Pod<'_>, warnings: &mut Vec<Warning>) -> Option<Edit> {
     Some(pod.set(FIELD, json!(false)))
 }
 
-/// Whether a string of the container names such a variable. The API server's own are set in any case, and what `env`
-/// itself calls so is no link.
-fn uses_links(value: &Value) -> bool {
+/// Whether the container names such a variable. The API server's own are set in any case, and what its `env` sets is no link.
+fn uses_links(container: &Value) -> bool {
+    let entries = container.get("env").and_then(Value::as_array);
+    let own: Vec<&str> = entries.into_iter().flatten().map(name).collect();
+    mentions_link(container, &own)
+}
+
+fn mentions_link(value: &Value, own: &[&str]) -> bool {
     match value {
-        Value::String(text) => ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|suffix| {
-            text.match_indices(suffix)
-                .any(|(at, _)| !text.get(..at).is_some_and(|before| before.ends_with("KUBERNETES")))
-        }),
-        Value::Array(list) => list.iter().any(uses_links),
-        Value::Object(map) => map.iter().any(|(key, value)| key != "name" && uses_links(value)),
+        Value::String(text) => {
+            let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            words.into_iter().any(|word| {
+                let link = ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|part| word.contains(part));
+                link && !word.starts_with("KUBERNETES_") && !own.contains(&word)
+            })
+        }
+        Value::Array(list) => list.iter().any(|value| mentions_link(value, own)),
+        Value::Object(map) => map.values().any(|value| mentions_link(value, own)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -32,10 +32,6 @@ impl<'a> Pod<'a> {
         Some(Self { metadata, spec, holder, at })
     }
 
-    pub(super) fn spec(&self) -> &'a Value {
-        self.spec
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.at
     }

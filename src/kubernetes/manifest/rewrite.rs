@@ -1,5 +1,7 @@
 //! A whole file.
 
+use serde_json::Value;
+
 use super::document;
 use super::report::{Report, Verdict};
 use super::tree::{self, Syntax};
@@ -34,6 +36,15 @@ pub fn rewrite(text: &str, settings: &Settings) -> Result<Rewritten, Unreadable>
         }
     }
     Ok(Rewritten { text: current, reports })
+}
+
+/// The documents of a file as JSON; null for one without content.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn values(text: &str) -> Result<Vec<Option<Value>>, Unreadable> {
+    let documents = tree::parse(text)?;
+    Ok(documents.iter().map(|root| root.as_ref().map(tree::Node::value)).collect())
 }
 
 impl Rewritten {

@@ -38,7 +38,7 @@ pub(super) fn edit(text: &str, root: &Node, edits: &[Edit]) -> Result<String, St
         if with.ends_with('\n') && !out.is_empty() && !out.ends_with('\n') {
             out.push_str(if crlf { "\r\n" } else { "\n" });
         }
-        out.push_str(&if crlf { with.replace('\n', "\r\n") } else { with });
+        out.push_str(&if crlf { with.replace("\r\n", "\n").replace('\n', "\r\n") } else { with });
         from = at.end;
     }
     out.push_str(text.get(from..).unwrap_or_default());
@@ -85,7 +85,7 @@ impl Page<'_> {
     }
 
     fn replace(&self, node: &Node, value: &Value) -> Result<(Range<usize>, String), &'static str> {
-        let Kind::Scalar { text, style, .. } = &node.kind else {
+        let Kind::Scalar { style, .. } = &node.kind else {
             if node.is_flow() {
                 return Ok((node.span.clone(), value.to_string()));
             }
@@ -93,7 +93,8 @@ impl Page<'_> {
         };
         let with = match (style, value) {
             (ScalarStyle::SingleQuoted, Value::String(new)) => format!("'{}'", new.replace('\'', "''")),
-            (ScalarStyle::Plain, _) if text.is_empty() => format!(" {value}"),
+            (ScalarStyle::Plain, _) if node.is_absent() => format!(" {value}"),
+            (ScalarStyle::Literal | ScalarStyle::Folded, _) => return Err("it is a block of text"),
             (ScalarStyle::Plain, _) => emit::scalar(value),
             _ => value.to_string(),
         };
@@ -141,12 +142,10 @@ impl Page<'_> {
 
     /// What the node would be with another text.
     fn reads(&self, node: &Node, at: &Range<usize>, candidate: &str) -> Option<String> {
-        // Read where it stands: indentation is part of what a block means.
-        let line = self.text.get(..at.start)?.rfind('\n').map_or(0, |newline| newline + 1);
-        let indent = self.text.get(line..at.start)?;
-        let indent = indent.len() - indent.trim_start_matches([' ', '-']).len();
-        let key: String = std::iter::repeat_n(' ', indent).collect();
-        let text = format!("{key}x: {candidate}\n");
+        // Behind a key at the margin: what is indented stays further in than that.
+        let header = node.header(self.text).unwrap_or(at.start);
+        let header = self.text.get(header..at.start)?;
+        let text = format!("x: {header}{candidate}\n");
         let documents = super::tree::parse(&text).ok()?;
         let root = documents.into_iter().next()??;
         let Kind::Map { entries, .. } = root.kind else { return None };
@@ -207,13 +206,8 @@ impl Page<'_> {
         (last..last, with)
     }
 
-    /// The first dash of a block list.
     fn dash(&self, node: &Node) -> Result<usize, &'static str> {
-        let start = node.span.start;
-        if self.text.get(start..).is_some_and(|text| text.starts_with('-')) {
-            return Ok(start);
-        }
-        Err("its first dash is not found")
+        dash(self.text, node).ok_or("its first dash is not found")
     }
 
     fn column(&self, at: usize) -> Result<usize, &'static str> {
@@ -232,6 +226,13 @@ impl Page<'_> {
     }
 }
 
+/// The first dash of a block list: the last before its first element.
+fn dash(text: &str, list: &Node) -> Option<usize> {
+    let Kind::List { items, flow: false } = &list.kind else { return None };
+    let before = text.get(..items.first()?.span.start)?;
+    before.trim_end().ends_with('-').then(|| before.trim_end().len() - 1)
+}
+
 /// How far the file's lists stand in from their keys: as the first one does.
 fn list_indent(text: &str, node: &Node) -> usize {
     fn first(text: &str, node: &Node) -> Option<usize> {
@@ -244,7 +245,7 @@ fn list_indent(text: &str, node: &Node) -> usize {
             Kind::List { items, .. } => items.iter().find_map(|item| first(text, item)),
             Kind::Map { entries, .. } => entries.iter().filter(|(key, _)| !key.shared).find_map(|(key, value)| {
                 if matches!(value.kind, Kind::List { flow: false, .. }) && !value.shared {
-                    return column(value.span.start)?.checked_sub(column(key.span.start)?);
+                    return column(dash(text, value)?)?.checked_sub(column(key.span.start)?);
                 }
                 first(text, value)
             }),

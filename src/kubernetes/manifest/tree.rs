@@ -230,9 +230,12 @@ impl Node {
         match &self.kind {
             Kind::Scalar { style: ScalarStyle::Literal | ScalarStyle::Folded, .. } => {
                 let body = text.get(self.span.clone()).unwrap_or_default();
-                let header = body.lines().next().unwrap_or_default();
                 // `|+` keeps the empty lines behind it: they are content.
-                if header.contains('+') { self.span.end } else { self.span.start + body.trim_end().len() }
+                let keeps = self.header(text).is_some_and(|at| {
+                    text.get(at..).and_then(|rest| rest.lines().next()).is_some_and(|header| header.contains('+'))
+                });
+                let lines = body.rfind('\n').map_or(body.len(), |newline| newline + 1);
+                self.span.start + if keeps { lines } else { body.trim_end().len() }
             }
             Kind::Map { entries, flow: false } => entries
                 .iter()
@@ -247,12 +250,26 @@ impl Node {
         }
     }
 
+    /// Where the `|` or `>` of a block scalar is; its own span begins with the text.
+    pub(super) fn header(&self, text: &str) -> Option<usize> {
+        let block = matches!(&self.kind, Kind::Scalar { style: ScalarStyle::Literal | ScalarStyle::Folded, .. });
+        let before = text.get(..self.span.start).filter(|_| block)?;
+        before.rfind(['|', '>'])
+    }
+
+    /// `key:` and nothing behind it.
+    pub(super) fn is_absent(&self) -> bool {
+        self.span.is_empty() && matches!(&self.kind, Kind::Scalar { style: ScalarStyle::Plain, .. })
+    }
+
     /// [`Node::end`], but of an alias the alias' own, and of nothing none.
     fn own_end(&self, text: &str) -> usize {
-        match (&self.kind, self.shared) {
-            (_, true) => self.span.end,
-            (Kind::Scalar { text, style: ScalarStyle::Plain, .. }, _) if text.is_empty() => 0,
-            _ => self.end(text),
+        if self.shared {
+            self.span.end
+        } else if self.is_absent() {
+            0
+        } else {
+            self.end(text)
         }
     }
 }
