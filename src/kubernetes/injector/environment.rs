@@ -43,9 +43,9 @@ impl<'a> Environment<'a> {
         Self { entries: entries.collect(), open, assigned: BTreeSet::new() }
     }
 
-    /// The same, where a script sets some itself.
-    pub(super) fn with_assigned(&self, assigned: BTreeSet<String>) -> Self {
-        Self { assigned, ..self.clone() }
+    /// As a script in it has it: some it sets itself, and others may come from the image, unless that sets none.
+    pub(super) fn within(&self, assigned: BTreeSet<String>, bare_image: bool) -> Self {
+        Self { assigned, open: self.open || !bare_image, ..self.clone() }
     }
 
     pub(super) fn get(&self, name: &str) -> Lookup {

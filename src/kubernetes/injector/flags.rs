@@ -245,7 +245,7 @@ impl Reader<'_> {
                     Piece::Text(_) | Piece::Positional | Piece::Opaque => None,
                 });
                 let from = from.unwrap_or_else(|| "a substitution".to_owned());
-                Err(Refusal::Port(format!("--{name} comes from {from}, which is set elsewhere")))
+                Err(Refusal::Port(format!("--{name} comes from {from}, which is or may be set elsewhere")))
             }
             "api-key" => {
                 self.key = Some(from_variable(word));

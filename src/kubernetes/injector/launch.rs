@@ -215,7 +215,8 @@ fn in_script<'a>(
         Err(beyond) if mentioned => return Found::Unsure(Refusal::Script(beyond.to_string())),
         Err(_) => return Found::Other,
     };
-    let environment = environment.with_assigned(script.assigned);
+    // The published images set nothing that a command line would use; of others nobody knows here.
+    let environment = environment.within(script.assigned, image::starts_server(image));
     let mut servers = script.commands.iter().filter_map(|words| {
         let start = server(words, &environment)?;
         Some((words, words.get(start..)?))

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::edit::{Edit, Path};
 use super::find::{self, Server, name};
-use super::flags::{self, ApiKey, Listening, Move};
+use super::flags::{self, ApiKey, Host, Listening, Move};
 use super::outcome::{Injection, Outcome, Warning};
 use super::pod::Pod;
 use super::ports;
@@ -56,6 +56,7 @@ fn plan(pod: &Pod<'_>, settings: &Settings, mut warnings: Vec<Warning>) -> Resul
         to: upstream,
         listen,
         admin: settings.admin_port,
+        closed: matches!(listening.host, Host::Loopback | Host::LoopbackV6),
     };
     edits.extend(moving.edits(&mut warnings)?);
 

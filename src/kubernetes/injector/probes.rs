@@ -22,6 +22,8 @@ pub(super) struct Moving<'a> {
     /// The port at which the proxy is.
     pub(super) listen: u16,
     pub(super) admin: u16,
+    /// vLLM, and so the proxy, is not open to the kubelet.
+    pub(super) closed: bool,
 }
 
 /// Handlers that are about vLLM itself.
@@ -99,6 +101,9 @@ impl Moving<'_> {
         let path = self.path.key("readinessProbe");
         let there = self.container.get("readinessProbe");
         let Some(probe) = there.filter(|probe| !probe.is_null()) else {
+            if self.closed {
+                return Ok(());
+            }
             // Without one a pod takes requests before the model is loaded, which the proxy would have to answer with 502.
             let probe = json!({
                 "httpGet": {"path": "/health", "port": self.listen},
