@@ -174,17 +174,30 @@ pub fn parse(
         },
         Verb::Validate(file) => Command::Validate(sources.with_file(file.config)),
         Verb::Config(proxy) => Command::Config(proxy.onto(sources)),
-        Verb::Inject { file, check, sidecar } => Command::Inject {
+        Verb::Inject {
+            file,
+            check,
+            sidecar,
+        } => Command::Inject {
             file,
             check,
             settings: Box::new(sidecar.settings()?),
         },
-        Verb::Webhook { listen, admin, tls_cert, tls_key, sidecar } => Command::Webhook {
+        Verb::Webhook {
+            listen,
+            admin,
+            tls_cert,
+            tls_key,
+            sidecar,
+        } => Command::Webhook {
             sources,
             options: Box::new(webhook::Options {
                 listen,
                 admin,
-                tls: TlsFiles { cert: tls_cert, key: tls_key },
+                tls: TlsFiles {
+                    cert: tls_cert,
+                    key: tls_key,
+                },
                 settings: sidecar.settings()?,
             }),
         },

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         }
         Command::Validate(sources) => cli::validate(&sources),
         Command::Config(sources) => cli::config(&sources),
-        Command::Inject { file, check, settings } => cli::inject(&file, check, &settings),
+        Command::Inject {
+            file,
+            check,
+            settings,
+        } => cli::inject(&file, check, &settings),
         Command::Webhook { sources, options } => {
             start(&sources, |_loaded, _log| Ok(webhook::run(*options)?))
         }

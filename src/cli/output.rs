@@ -58,9 +58,15 @@ pub fn completions(shell: Shell) -> Result<(), Failure> {
 ///
 /// If the file cannot be read or is no YAML; with `check` also if any pod is refused.
 pub fn inject(file: &Path, check: bool, settings: &Settings) -> Result<(), Failure> {
-    let shown = if file == Path::new("-") { "stdin".into() } else { file.to_string_lossy() };
+    let shown = if file == Path::new("-") {
+        "stdin".into()
+    } else {
+        file.to_string_lossy()
+    };
     let text = read(file).with_context(|| format!("cannot read {shown}"))?;
-    let done = manifest::rewrite(&text, settings).map_err(anyhow::Error::from).context(shown.into_owned())?;
+    let done = manifest::rewrite(&text, settings)
+        .map_err(anyhow::Error::from)
+        .context(shown.into_owned())?;
     let mut stderr = io::stderr().lock();
     for report in &done.reports {
         // As in `exit`: nobody is left to tell where stderr is closed.

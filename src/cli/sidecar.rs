@@ -64,9 +64,9 @@ impl Sidecar {
     pub(super) fn settings(self) -> Result<Settings, clap::Error> {
         let mut settings = Settings::default();
         for (name, value) in self.given() {
-            settings.set(name, &value, &format!("--{name}")).map_err(|bad| {
-                Arguments::command().error(ErrorKind::ValueValidation, bad)
-            })?;
+            settings
+                .set(name, &value, &format!("--{name}"))
+                .map_err(|bad| Arguments::command().error(ErrorKind::ValueValidation, bad))?;
         }
         Ok(settings)
     }

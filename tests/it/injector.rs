@@ -23,7 +23,11 @@ pub fn folders() -> Vec<PathBuf> {
 
 fn report(text: &str) -> (String, String) {
     let done = rewrite(text, &Settings::default()).unwrap();
-    let lines: Vec<_> = done.reports.iter().map(|report| format!("{report}\n")).collect();
+    let lines: Vec<_> = done
+        .reports
+        .iter()
+        .map(|report| format!("{report}\n"))
+        .collect();
     (done.text, lines.concat())
 }
 
@@ -63,7 +67,10 @@ pub fn stable(text: &str) -> String {
     let text = hash.replace_all(text, "${1}HASH");
     let version = env!("CARGO_PKG_VERSION");
     text.replace(&format!("tokenglass:{version}"), "tokenglass:VERSION")
-        .replace(&format!(r#"\"version\":\"{version}\""#), r#"\"version\":\"VERSION\""#)
+        .replace(
+            &format!(r#"\"version\":\"{version}\""#),
+            r#"\"version\":\"VERSION\""#,
+        )
 }
 
 #[test]
@@ -76,7 +83,12 @@ fn twice_is_once() {
         // With other settings it is not done over either: what vLLM was is not known any more.
         let mut other = Settings::default();
         other.workers = 7;
-        assert_eq!(rewrite(&once.text, &other).unwrap().text, once.text, "{}", folder.display());
+        assert_eq!(
+            rewrite(&once.text, &other).unwrap().text,
+            once.text,
+            "{}",
+            folder.display()
+        );
     }
 }
 
@@ -95,7 +107,11 @@ fn all_else_stays() {
             }
         }
         // A port here and there, at most.
-        assert!(missing <= 8, "{}: {missing} lines changed", folder.display());
+        assert!(
+            missing <= 8,
+            "{}: {missing} lines changed",
+            folder.display()
+        );
         for comment in before.lines().filter(|line| line.contains("# ")) {
             let comment = comment.split_once("# ").unwrap().1;
             assert!(after.contains(comment), "{}: {comment}", folder.display());
@@ -111,25 +127,41 @@ fn forms_of_files() {
         let (plain, said) = report(&before);
         let (crlf, said_crlf) = report(&before.replace('\n', "\r\n"));
         assert_eq!(crlf.replace("\r\n", "\n"), plain, "{}", folder.display());
-        assert!(!crlf.replace("\r\n", "").contains('\n'), "{}", folder.display());
+        assert!(
+            !crlf.replace("\r\n", "").contains('\n'),
+            "{}",
+            folder.display()
+        );
         assert_eq!(said, said_crlf);
         let (cut, _) = report(before.trim_end());
         assert_eq!(cut.trim_end(), plain.trim_end(), "{}", folder.display());
         let (second, _) = report(&format!("# none of ours\na: b # {{}}\n---\n{before}"));
         assert!(second.starts_with("# none of ours\na: b # {}\n---\n"));
-        assert_eq!(second, format!("# none of ours\na: b # {{}}\n---\n{plain}"), "{}", folder.display());
+        assert_eq!(
+            second,
+            format!("# none of ours\na: b # {{}}\n---\n{plain}"),
+            "{}",
+            folder.display()
+        );
     }
 }
 
 #[test]
 fn what_is_json_stays_json() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/injector/json-file/in.yaml")).unwrap();
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/injector/json-file/in.yaml"),
+    )
+    .unwrap();
     let before: Value = serde_json::from_str(&text).unwrap();
-    let after: Value = serde_json::from_str(&rewrite(&text, &Settings::default()).unwrap().text).unwrap();
+    let after: Value =
+        serde_json::from_str(&rewrite(&text, &Settings::default()).unwrap().text).unwrap();
     let pod = Pod::within(&before, injector::Path::default()).unwrap();
-    let Outcome::Inject(injection) = injector::inject(&pod, &Settings::default()) else { panic!() };
+    let Outcome::Inject(injection) = injector::inject(&pod, &Settings::default()) else {
+        panic!()
+    };
     let mut patched = before.clone();
-    let patch: json_patch::Patch = serde_json::from_value(injector::patch(&injection.edits)).unwrap();
+    let patch: json_patch::Patch =
+        serde_json::from_value(injector::patch(&injection.edits)).unwrap();
     json_patch::patch(&mut patched, &patch).unwrap();
     assert_eq!(patched, after);
 }
@@ -141,7 +173,16 @@ fn what_is_no_yaml_is_an_error_with_its_line() {
     let error = rewrite("a: 1\na: 2\n", &Settings::default()).unwrap_err();
     assert!(error.to_string().contains("`a` is there twice"), "{error}");
     // Nothing in it is nothing to do.
-    for text in ["", "\n", "---\n", "# only a comment\n", "---\n---\n", "null\n", "- a\n- b\n", "x\n"] {
+    for text in [
+        "",
+        "\n",
+        "---\n",
+        "# only a comment\n",
+        "---\n---\n",
+        "null\n",
+        "- a\n- b\n",
+        "x\n",
+    ] {
         assert_eq!(rewrite(text, &Settings::default()).unwrap().text, text);
     }
 }

@@ -142,14 +142,17 @@ impl Edit {
         }
         whole.push_str(text.get(from..)?);
         let change = Change::Splice { cuts, whole };
-        Some(Self { path, change }).filter(|edit| !matches!(&edit.change, Change::Splice { cuts, .. } if cuts.is_empty()))
+        Some(Self { path, change })
+            .filter(|edit| !matches!(&edit.change, Change::Splice { cuts, .. } if cuts.is_empty()))
     }
 
     fn operation(&self) -> Value {
         let path = self.path.to_string();
         match &self.change {
             Change::Add(value) => json!({"op": "add", "path": path, "value": value}),
-            Change::Push(value) => json!({"op": "add", "path": format!("{path}/-"), "value": value}),
+            Change::Push(value) => {
+                json!({"op": "add", "path": format!("{path}/-"), "value": value})
+            }
             Change::Replace(value) => json!({"op": "replace", "path": path, "value": value}),
             Change::Splice { whole, .. } => json!({"op": "replace", "path": path, "value": whole}),
         }

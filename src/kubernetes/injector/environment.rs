@@ -33,19 +33,28 @@ const DEPTH: usize = 8;
 impl<'a> Environment<'a> {
     pub(super) fn of(container: &'a Value) -> Self {
         let entries = container.get("env").and_then(Value::as_array);
-        let entries = entries.into_iter().flatten().filter_map(|entry| {
-            Some((entry.get("name")?.as_str()?, entry))
-        });
+        let entries = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some((entry.get("name")?.as_str()?, entry)));
         let open = container
             .get("envFrom")
             .and_then(Value::as_array)
             .is_some_and(|from| !from.is_empty());
-        Self { entries: entries.collect(), open, assigned: BTreeSet::new() }
+        Self {
+            entries: entries.collect(),
+            open,
+            assigned: BTreeSet::new(),
+        }
     }
 
     /// As a script in it has it: some it sets itself, and others may come from the image, unless that sets none.
     pub(super) fn within(&self, assigned: BTreeSet<String>, bare_image: bool) -> Self {
-        Self { assigned, open: self.open || !bare_image, ..self.clone() }
+        Self {
+            assigned,
+            open: self.open || !bare_image,
+            ..self.clone()
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> Lookup {
@@ -57,16 +66,27 @@ impl<'a> Environment<'a> {
 
     /// The entry itself: where it comes from.
     pub(super) fn entry(&self, name: &str) -> Option<&'a Value> {
-        self.entries.iter().rev().find(|(given, _)| *given == name).map(|(_, entry)| *entry)
+        self.entries
+            .iter()
+            .rev()
+            .find(|(given, _)| *given == name)
+            .map(|(_, entry)| *entry)
     }
 
     /// As the entries before `end` have it; a value may use those before its own.
     fn at(&self, name: &str, end: usize, depth: usize) -> Lookup {
         let before = self.entries.get(..end).unwrap_or_default();
-        let Some((place, (_, entry))) =
-            before.iter().enumerate().rev().find(|(_, (given, _))| *given == name)
+        let Some((place, (_, entry))) = before
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, (given, _))| *given == name)
         else {
-            return if self.open { Lookup::Unknown } else { Lookup::Absent };
+            return if self.open {
+                Lookup::Unknown
+            } else {
+                Lookup::Absent
+            };
         };
         if entry.get("valueFrom").is_some_and(|from| !from.is_null()) {
             return Lookup::Unknown;

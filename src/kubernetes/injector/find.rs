@@ -19,9 +19,15 @@ pub(super) fn server<'a>(pod: &Pod<'a>, wanted: Option<&str>) -> Result<Server<'
     let mut unsure = None;
     let mut worker = false;
     let containers = pod.containers().iter().enumerate();
-    for (index, container) in containers.filter(|(_, container)| wanted.is_none_or(|wanted| name(container) == wanted)) {
+    for (index, container) in
+        containers.filter(|(_, container)| wanted.is_none_or(|wanted| name(container) == wanted))
+    {
         match look(container) {
-            Found::Server(launch) => servers.push(Server { index, container, launch }),
+            Found::Server(launch) => servers.push(Server {
+                index,
+                container,
+                launch,
+            }),
             Found::Worker => worker = true,
             Found::Other => {}
             Found::Unsure(refusal) => {
@@ -33,12 +39,22 @@ pub(super) fn server<'a>(pod: &Pod<'a>, wanted: Option<&str>) -> Result<Server<'
         (Some(server), true) => Ok(server),
         (Some(last), false) => {
             servers.push(last);
-            Err(Refusal::SeveralServers(servers.iter().map(|server| name(server.container).to_owned()).collect()))
+            Err(Refusal::SeveralServers(
+                servers
+                    .iter()
+                    .map(|server| name(server.container).to_owned())
+                    .collect(),
+            ))
         }
         (None, _) => Err(match (unsure, wanted) {
             (Some(refusal), _) => refusal,
             (None, _) if worker => Refusal::Worker,
-            (None, Some(wanted)) if !pod.containers().iter().any(|container| name(container) == wanted) => {
+            (None, Some(wanted))
+                if !pod
+                    .containers()
+                    .iter()
+                    .any(|container| name(container) == wanted) =>
+            {
                 Refusal::NoSuchContainer(wanted.to_owned())
             }
             (None, _) => Refusal::NoServer,
@@ -47,5 +63,8 @@ pub(super) fn server<'a>(pod: &Pod<'a>, wanted: Option<&str>) -> Result<Server<'
 }
 
 pub(super) fn name(container: &Value) -> &str {
-    container.get("name").and_then(Value::as_str).unwrap_or_default()
+    container
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }

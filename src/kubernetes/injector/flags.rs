@@ -85,13 +85,22 @@ pub(super) fn listening(launch: &Launch<'_>) -> Result<Listening, Refusal> {
     };
     let key = reader.key.or_else(|| {
         let name = "VLLM_API_KEY";
-        launch.environment.entry(name).map(|_| ApiKey::Variable(name.to_owned()))
+        launch
+            .environment
+            .entry(name)
+            .map(|_| ApiKey::Variable(name.to_owned()))
     });
     let (port, flag) = match reader.port {
         None => (PORT, None),
         Some((port, word, before)) => (port, Some((word, before))),
     };
-    Ok(Listening { port, host, flag, end: launch.end, key })
+    Ok(Listening {
+        port,
+        host,
+        flag,
+        end: launch.end,
+        key,
+    })
 }
 
 /// What the next word is to be.
@@ -127,7 +136,10 @@ impl Reader<'_> {
             // argparse takes no word for a value that looks like a flag; a negative number it does.
             if !text.starts_with("--") {
                 let name = name.clone();
-                self.pending = Pending::Value { name: name.clone(), seen: true };
+                self.pending = Pending::Value {
+                    name: name.clone(),
+                    seen: true,
+                };
                 return self.value(&name, &text, word, String::new());
             }
         }
@@ -140,11 +152,17 @@ impl Reader<'_> {
         if text.starts_with("--") {
             return self.flag(word, &text);
         }
-        if text.starts_with('-') && text.len() > 1 && !text.starts_with(|c: char| c == '-' && c.is_ascii_digit()) {
+        if text.starts_with('-')
+            && text.len() > 1
+            && !text.starts_with(|c: char| c == '-' && c.is_ascii_digit())
+        {
             if text == "-dpm" {
                 return Err(Refusal::SeveralPorts);
             }
-            self.pending = Pending::Value { name: String::new(), seen: false };
+            self.pending = Pending::Value {
+                name: String::new(),
+                seen: false,
+            };
             return Ok(());
         }
         if matches!(self.pending, Pending::Model) {
@@ -173,7 +191,9 @@ impl Reader<'_> {
         let name = normalised(text);
         forbidden(&name)?;
         if name.contains(char::is_whitespace) {
-            return Err(Refusal::Arguments(format!("`{text}` is one argument, not two")));
+            return Err(Refusal::Arguments(format!(
+                "`{text}` is one argument, not two"
+            )));
         }
         match text.split_once('=') {
             Some((spelled, value)) => {
@@ -182,14 +202,26 @@ impl Reader<'_> {
             }
             None => {
                 let switch = SWITCHES.contains(&name.as_str())
-                    || ["enable-", "disable-", "no-"].iter().any(|prefix| name.starts_with(prefix));
-                self.pending = if switch { Pending::Flag } else { Pending::Value { name, seen: false } };
+                    || ["enable-", "disable-", "no-"]
+                        .iter()
+                        .any(|prefix| name.starts_with(prefix));
+                self.pending = if switch {
+                    Pending::Flag
+                } else {
+                    Pending::Value { name, seen: false }
+                };
                 Ok(())
             }
         }
     }
 
-    fn value(&mut self, name: &str, value: &str, word: &Word, before: String) -> Result<(), Refusal> {
+    fn value(
+        &mut self,
+        name: &str,
+        value: &str,
+        word: &Word,
+        before: String,
+    ) -> Result<(), Refusal> {
         match name {
             "port" => {
                 let port = value.parse().ok().filter(|port| *port != 0);
@@ -214,7 +246,9 @@ impl Reader<'_> {
         let head = word.head();
         if head.starts_with('-') {
             let Some((spelled, _)) = head.split_once('=') else {
-                return Err(Refusal::Arguments(format!("`{head}…` is made from variables")));
+                return Err(Refusal::Arguments(format!(
+                    "`{head}…` is made from variables"
+                )));
             };
             let name = normalised(spelled);
             forbidden(&name)?;
@@ -223,7 +257,10 @@ impl Reader<'_> {
         }
         if let Pending::Value { name, seen: false } = &self.pending {
             let name = name.clone();
-            self.pending = Pending::Value { name: name.clone(), seen: true };
+            self.pending = Pending::Value {
+                name: name.clone(),
+                seen: true,
+            };
             return self.unknown_value(&name, word);
         }
         if !head.is_empty() {
@@ -233,7 +270,9 @@ impl Reader<'_> {
             self.pending = Pending::Flag;
             return Ok(());
         }
-        let shown = word.variable().map_or_else(|| "a substitution".to_owned(), |name| format!("${name}"));
+        let shown = word
+            .variable()
+            .map_or_else(|| "a substitution".to_owned(), |name| format!("${name}"));
         Err(Refusal::Arguments(format!("{shown} may hold any flags")))
     }
 
@@ -245,7 +284,9 @@ impl Reader<'_> {
                     Piece::Text(_) | Piece::Positional | Piece::Opaque => None,
                 });
                 let from = from.unwrap_or_else(|| "a substitution".to_owned());
-                Err(Refusal::Port(format!("--{name} comes from {from}, which is or may be set elsewhere")))
+                Err(Refusal::Port(format!(
+                    "--{name} comes from {from}, which is or may be set elsewhere"
+                )))
             }
             "api-key" => {
                 self.key = Some(from_variable(word));
@@ -257,7 +298,8 @@ impl Reader<'_> {
 }
 
 fn from_variable(word: &Word) -> ApiKey {
-    word.variable().map_or(ApiKey::Elsewhere, |name| ApiKey::Variable(name.to_owned()))
+    word.variable()
+        .map_or(ApiKey::Elsewhere, |name| ApiKey::Variable(name.to_owned()))
 }
 
 /// vLLM takes `--max_model_len` for `--max-model-len`.
@@ -275,9 +317,9 @@ fn forbidden(name: &str) -> Result<(), Refusal> {
         "grpc" => Err(Refusal::Grpc),
         "data-parallel-multi-port-external-lb" => Err(Refusal::SeveralPorts),
         // argparse takes beginnings of flags for the flags.
-        "por" | "hos" | "ud" | "headles" => {
-            Err(Refusal::Arguments(format!("`--{name}` is a flag cut short")))
-        }
+        "por" | "hos" | "ud" | "headles" => Err(Refusal::Arguments(format!(
+            "`--{name}` is a flag cut short"
+        ))),
         _ if name.starts_with("ssl") || name == "enable-ssl-refresh" => Err(Refusal::Tls),
         _ => Ok(()),
     }
@@ -289,13 +331,22 @@ impl Listening {
         match (&self.flag, self.end) {
             (Some((word, before)), _) => Move::Cut {
                 argument: word.argument,
-                cut: Cut { at: word.span.clone(), with: format!("{before}{port}") },
+                cut: Cut {
+                    at: word.span.clone(),
+                    with: format!("{before}{port}"),
+                },
             },
             (None, End::Script { argument, at }) => Move::Cut {
                 argument,
-                cut: Cut { at: at..at, with: format!(" --port {port}") },
+                cut: Cut {
+                    at: at..at,
+                    with: format!(" --port {port}"),
+                },
             },
-            (None, End::List(list)) => Move::Append { list, elements: ["--port".to_owned(), port.to_string()] },
+            (None, End::List(list)) => Move::Append {
+                list,
+                elements: ["--port".to_owned(), port.to_string()],
+            },
         }
     }
 }

@@ -8,26 +8,41 @@ fn base(image: &str) -> &str {
 }
 
 /// Programs around vLLM that have it in their images' names.
-const AROUND: [&str; 9] =
-    ["router", "sim", "gateway", "proxy", "exporter", "bench", "operator", "controller", "client"];
+const AROUND: [&str; 9] = [
+    "router",
+    "sim",
+    "gateway",
+    "proxy",
+    "exporter",
+    "bench",
+    "operator",
+    "controller",
+    "client",
+];
 
 /// Whether vLLM is likely in it.
 pub(super) fn mentions_vllm(image: &str) -> bool {
-    let name = image.split_once('@').map_or(image, |(name, _)| name).to_ascii_lowercase();
+    let name = image
+        .split_once('@')
+        .map_or(image, |(name, _)| name)
+        .to_ascii_lowercase();
     let mut path = name.rsplit('/');
     let last = path.next().unwrap_or_default();
     let last = last.split_once(':').map_or(last, |(name, _)| name);
     let named = last.contains("vllm") || path.next().is_some_and(|owner| owner == "vllm");
-    named && !last.split(['-', '_', '.']).any(|part| AROUND.contains(&part))
+    named
+        && !last
+            .split(['-', '_', '.'])
+            .any(|part| AROUND.contains(&part))
 }
 
 /// Whether its entry point is the API server, so that `args` are the server's flags: the images that vLLM's project and
 /// Red Hat publish, and copies of them under the same name.
 pub(super) fn starts_server(image: &str) -> bool {
     let base = base(image);
-    let official = base.strip_prefix("vllm-openai").is_some_and(|rest| {
-        rest.is_empty() || rest.starts_with('-')
-    });
+    let official = base
+        .strip_prefix("vllm-openai")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     official
         || base == "vllm-cpu-release-repo"
         || base == "vllm-arm64-cpu-release-repo"
@@ -53,7 +68,12 @@ mod tests {
             assert!(starts_server(image), "{image}");
             assert!(mentions_vllm(image), "{image}");
         }
-        for image in ["rocm/vllm:rocm6.2", "quay.io/modh/vllm@sha256:4f", "nvcr.io/nvidia/vllm:25.09-py3", "vllm/custom:1"] {
+        for image in [
+            "rocm/vllm:rocm6.2",
+            "quay.io/modh/vllm@sha256:4f",
+            "nvcr.io/nvidia/vllm:25.09-py3",
+            "vllm/custom:1",
+        ] {
             assert!(!starts_server(image), "{image}");
             assert!(mentions_vllm(image), "{image}");
         }

@@ -62,17 +62,37 @@ pub(super) enum Found<'a> {
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "ash", "zsh"];
 /// Programs that run the rest of their command line; their own options begin with a dash.
 const WRAPPERS: [&str; 14] = [
-    "exec", "nohup", "time", "command", "setsid", "env", "tini", "dumb-init", "catatonit", "numactl", "nice", "stdbuf",
-    "opentelemetry-instrument", "ddtrace-run",
+    "exec",
+    "nohup",
+    "time",
+    "command",
+    "setsid",
+    "env",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "numactl",
+    "nice",
+    "stdbuf",
+    "opentelemetry-instrument",
+    "ddtrace-run",
 ];
-const KEYWORDS: [&str; 9] = ["if", "then", "else", "elif", "do", "while", "until", "!", "{"];
-const SERVERS: [&str; 3] =
-    ["vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server", "vllm.entrypoints.openai.server"];
+const KEYWORDS: [&str; 9] = [
+    "if", "then", "else", "elif", "do", "while", "until", "!", "{",
+];
+const SERVERS: [&str; 3] = [
+    "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.api_server",
+    "vllm.entrypoints.openai.server",
+];
 
 /// Looks at a container.
 pub(super) fn look(container: &Value) -> Found<'_> {
     let environment = Environment::of(container);
-    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let image = container
+        .get("image")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let Some(strings) = strings(container) else {
         return Found::Unsure(Refusal::NotStrings);
     };
@@ -81,7 +101,11 @@ pub(super) fn look(container: &Value) -> Found<'_> {
         .enumerate()
         .map(|(argument, text)| Word::element(argument, text.text, &environment))
         .collect();
-    let list = if strings.iter().any(|text| text.list == "args") { "args" } else { "command" };
+    let list = if strings.iter().any(|text| text.list == "args") {
+        "args"
+    } else {
+        "command"
+    };
     let given = strings.iter().any(|text| text.list == "command");
     let first = elements.first().and_then(Word::literal).map(program);
 
@@ -91,12 +115,23 @@ pub(super) fn look(container: &Value) -> Found<'_> {
     if let Some(start) = server(&elements, &environment) {
         let words = elements.get(start..).unwrap_or_default().to_vec();
         let end = End::List(list);
-        return Found::Server(Box::new(Launch { strings, words, end, environment }));
+        return Found::Server(Box::new(Launch {
+            strings,
+            words,
+            end,
+            environment,
+        }));
     }
-    let runs_program = given || first.is_some_and(|name| name == "vllm" || is_python(name) || SHELLS.contains(&name));
+    let runs_program = given
+        || first.is_some_and(|name| name == "vllm" || is_python(name) || SHELLS.contains(&name));
     if !runs_program && image::starts_server(image) {
         let end = End::List("args");
-        return Found::Server(Box::new(Launch { strings, words: elements, end, environment }));
+        return Found::Server(Box::new(Launch {
+            strings,
+            words: elements,
+            end,
+            environment,
+        }));
     }
     if is_worker(strings.iter().map(|text| text.text)) {
         return Found::Worker;
@@ -108,13 +143,21 @@ pub(super) fn look(container: &Value) -> Found<'_> {
     // Whatever the entry point is: it is asked for a port in vLLM's words, so the port is what it listens on.
     if !runs_program && elements.iter().any(|word| is_port_flag(word.head())) {
         let end = End::List("args");
-        return Found::Server(Box::new(Launch { strings, words: elements, end, environment }));
+        return Found::Server(Box::new(Launch {
+            strings,
+            words: elements,
+            end,
+            environment,
+        }));
     }
     if given {
         // Another program of vLLM's image: `sleep`, a download, a benchmark.
         if mentioned || !first.is_some_and(is_known_other) {
             return Found::Unsure(Refusal::UnknownCommand(
-                strings.first().map(|text| text.text.to_owned()).unwrap_or_default(),
+                strings
+                    .first()
+                    .map(|text| text.text.to_owned())
+                    .unwrap_or_default(),
             ));
         }
         return Found::Other;
@@ -130,7 +173,11 @@ fn strings(container: &Value) -> Option<Vec<Text<'_>>> {
             None | Some(Value::Null) => {}
             Some(Value::Array(elements)) => {
                 for (index, element) in elements.iter().enumerate() {
-                    strings.push(Text { list, index, text: element.as_str()? });
+                    strings.push(Text {
+                        list,
+                        index,
+                        text: element.as_str()?,
+                    });
                 }
             }
             Some(_) => return None,
@@ -144,15 +191,26 @@ fn program(path: &str) -> &str {
 }
 
 fn is_python(program: &str) -> bool {
-    program.strip_prefix("python").is_some_and(|version| {
-        version.chars().all(|c| c.is_ascii_digit() || c == '.')
-    })
+    program
+        .strip_prefix("python")
+        .is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
 /// Programs that are no server, whatever the image.
 fn is_known_other(program: &str) -> bool {
     const OTHERS: [&str; 12] = [
-        "sleep", "tail", "cp", "ls", "cat", "echo", "true", "nvidia-smi", "huggingface-cli", "hf", "aws", "gsutil",
+        "sleep",
+        "tail",
+        "cp",
+        "ls",
+        "cat",
+        "echo",
+        "true",
+        "nvidia-smi",
+        "huggingface-cli",
+        "hf",
+        "aws",
+        "gsutil",
     ];
     OTHERS.contains(&program)
 }
@@ -169,14 +227,16 @@ fn is_port_flag(text: &str) -> bool {
 fn is_worker<'t>(texts: impl Iterator<Item = &'t str>) -> bool {
     let line = texts.collect::<Vec<_>>().join(" ");
     let ray = line.contains("ray start") && !line.contains("--head");
-    (ray || line.contains("multi-node-serving.sh worker") || line.contains("ray_init.sh worker")) && !mentions_server(&line)
+    (ray || line.contains("multi-node-serving.sh worker") || line.contains("ray_init.sh worker"))
+        && !mentions_server(&line)
 }
 
 /// The place of the script in `sh -c SCRIPT`.
 fn script(elements: &[Word]) -> Option<usize> {
     let mut words = elements.iter().enumerate().peekable();
     while let Some((_, word)) = words.next_if(|(_, word)| {
-        word.literal().is_some_and(|text| WRAPPERS.contains(&program(text)) || text == "--" || text == "-g")
+        word.literal()
+            .is_some_and(|text| WRAPPERS.contains(&program(text)) || text == "--" || text == "-g")
     }) {
         let _wrapper = word;
     }
@@ -231,9 +291,17 @@ fn in_script<'a>(
                 [Piece::Positional] => rest.to_vec(),
                 _ => vec![word.clone()],
             });
-            let end = End::Script { argument: place, at };
+            let end = End::Script {
+                argument: place,
+                at,
+            };
             let words = words.collect();
-            Found::Server(Box::new(Launch { strings, words, end, environment }))
+            Found::Server(Box::new(Launch {
+                strings,
+                words,
+                end,
+                environment,
+            }))
         }
         (Some(_), Some(_)) => Found::Unsure(Refusal::SeveralInScript),
         (None, _) if is_worker(strings.iter().map(|text| text.text)) => Found::Worker,

@@ -28,7 +28,9 @@ pub fn inject(pod: &Pod<'_>, settings: &Settings) -> Outcome {
     let mut all = pod.containers().iter().chain(pod.init_containers());
     if all.any(|container| name(container) == CONTAINER) {
         return match pod.annotation(STATUS) {
-            Some(status) => Outcome::Already { same: stamp::is_same(status, &settings) },
+            Some(status) => Outcome::Already {
+                same: stamp::is_same(status, &settings),
+            },
             None => Outcome::Refuse(Refusal::NameTaken),
         };
     }
@@ -38,7 +40,11 @@ pub fn inject(pod: &Pod<'_>, settings: &Settings) -> Outcome {
     }
 }
 
-fn plan(pod: &Pod<'_>, settings: &Settings, mut warnings: Vec<Warning>) -> Result<Injection, Refusal> {
+fn plan(
+    pod: &Pod<'_>,
+    settings: &Settings,
+    mut warnings: Vec<Warning>,
+) -> Result<Injection, Refusal> {
     fits(pod, settings)?;
     let server = find::server(pod, settings.container.as_deref())?;
     let listening = flags::listening(&server.launch)?;
@@ -76,19 +82,36 @@ fn plan(pod: &Pod<'_>, settings: &Settings, mut warnings: Vec<Warning>) -> Resul
         warnings.push(Warning::ApiKey);
     }
     // The last of the init containers: what downloads the model is done by then, and needs no proxy.
-    let list = if settings.native_sidecar { "initContainers" } else { "containers" };
+    let list = if settings.native_sidecar {
+        "initContainers"
+    } else {
+        "containers"
+    };
     edits.push(pod.append(list, sidecar.container()));
     if let Some(config) = &settings.config {
-        edits.push(pod.append("volumes", json!({"name": VOLUME, "configMap": {"name": config}})));
+        edits.push(pod.append(
+            "volumes",
+            json!({"name": VOLUME, "configMap": {"name": config}}),
+        ));
     }
     edits.extend(grace(pod, settings));
     edits.extend(service_links(pod, &mut warnings));
     edits.extend(scraped(pod, listening.port, settings.admin_port));
     let container = name(server.container).to_owned();
     let admin = settings.admin_port;
-    edits.push(pod.annotate(STATUS, &stamp::stamp(settings, &container, [listen, upstream, admin])));
+    edits.push(pod.annotate(
+        STATUS,
+        &stamp::stamp(settings, &container, [listen, upstream, admin]),
+    ));
     warnings.dedup();
-    Ok(Injection { edits, container, listen, upstream, admin, warnings })
+    Ok(Injection {
+        edits,
+        container,
+        listen,
+        upstream,
+        admin,
+        warnings,
+    })
 }
 
 /// Whether a sidecar can be in such a pod at all.
@@ -102,14 +125,19 @@ fn fits(pod: &Pod<'_>, settings: &Settings) -> Result<(), Refusal> {
     }
     let selector = pod.field("nodeSelector");
     let selected = |key: &str| text(selector.and_then(|selector| selector.get(key)));
-    let os = text(pod.field("os").and_then(|os| os.get("name"))).or_else(|| selected("kubernetes.io/os"));
+    let os = text(pod.field("os").and_then(|os| os.get("name")))
+        .or_else(|| selected("kubernetes.io/os"));
     if let Some(os) = os.filter(|os| os != "linux") {
         return Err(Refusal::Platform(os));
     }
-    if let Some(arch) = selected("kubernetes.io/arch").filter(|arch| arch != "amd64" && arch != "arm64") {
+    if let Some(arch) =
+        selected("kubernetes.io/arch").filter(|arch| arch != "amd64" && arch != "arm64")
+    {
         return Err(Refusal::Platform(arch));
     }
-    let index = pod.label("leaderworkerset.sigs.k8s.io/worker-index").is_some_and(|index| index != "0");
+    let index = pod
+        .label("leaderworkerset.sigs.k8s.io/worker-index")
+        .is_some_and(|index| index != "0");
     if index || pod.label("ray.io/node-type") == Some("worker") {
         return Err(Refusal::Worker);
     }
@@ -147,16 +175,21 @@ fn choose(pod: &Pod<'_>, settings: &Settings, port: u16) -> Result<(u16, u16), R
 fn moved(server: &Server<'_>, listening: &Listening, container: &Path, port: u16) -> Vec<Edit> {
     match listening.moved(port) {
         Move::Cut { argument, cut } => {
-            let Some(string) = server.launch.strings.get(argument) else { return Vec::new() };
+            let Some(string) = server.launch.strings.get(argument) else {
+                return Vec::new();
+            };
             let path = container.key(string.list).index(string.index);
-            Edit::splice(path, string.text, vec![cut]).into_iter().collect()
+            Edit::splice(path, string.text, vec![cut])
+                .into_iter()
+                .collect()
         }
         Move::Append { list, elements } => {
             let path = container.key(list);
             match server.container.get(list) {
-                Some(Value::Array(_)) => {
-                    elements.into_iter().map(|element| Edit::push(path.clone(), json!(element))).collect()
-                }
+                Some(Value::Array(_)) => elements
+                    .into_iter()
+                    .map(|element| Edit::push(path.clone(), json!(element)))
+                    .collect(),
                 Some(_) => vec![Edit::replace(path, json!(elements))],
                 None => vec![Edit::add(path, json!(elements))],
             }
@@ -201,7 +234,9 @@ fn mentions_link(value: &Value, own: &[&str]) -> bool {
         Value::String(text) => {
             let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
             words.into_iter().any(|word| {
-                let link = ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|part| word.contains(part));
+                let link = ["_SERVICE_HOST", "_SERVICE_PORT"]
+                    .iter()
+                    .any(|part| word.contains(part));
                 link && !word.starts_with("KUBERNETES_") && !own.contains(&word)
             })
         }
@@ -214,13 +249,26 @@ fn mentions_link(value: &Value, own: &[&str]) -> bool {
 /// Prometheus by annotations: our port has vLLM's families too, and scraping both would have them twice.
 fn scraped(pod: &Pod<'_>, port: u16, admin: u16) -> Vec<Edit> {
     let port_key = "prometheus.io/port";
-    if pod.annotation(port_key).and_then(|given| given.parse().ok()) != Some(port) {
+    if pod
+        .annotation(port_key)
+        .and_then(|given| given.parse().ok())
+        != Some(port)
+    {
         return Vec::new();
     }
-    let mut edits = vec![Edit::replace(pod.annotation_path(port_key), json!(admin.to_string()))];
+    let mut edits = vec![Edit::replace(
+        pod.annotation_path(port_key),
+        json!(admin.to_string()),
+    )];
     let path_key = "prometheus.io/path";
-    if pod.annotation(path_key).is_some_and(|path| path != "/metrics") {
-        edits.push(Edit::replace(pod.annotation_path(path_key), json!("/metrics")));
+    if pod
+        .annotation(path_key)
+        .is_some_and(|path| path != "/metrics")
+    {
+        edits.push(Edit::replace(
+            pod.annotation_path(path_key),
+            json!("/metrics"),
+        ));
     }
     edits
 }

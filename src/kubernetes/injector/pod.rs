@@ -29,7 +29,12 @@ impl<'a> Pod<'a> {
         let spec = at.find(document)?;
         let metadata = holder.find(document)?.get("metadata");
         spec.get("containers")?.as_array()?;
-        Some(Self { metadata, spec, holder, at })
+        Some(Self {
+            metadata,
+            spec,
+            holder,
+            at,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -50,7 +55,10 @@ impl<'a> Pod<'a> {
     }
 
     fn list(&self, name: &str) -> &'a [Value] {
-        self.spec.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+        self.spec
+            .get(name)
+            .and_then(Value::as_array)
+            .map_or(&[], Vec::as_slice)
     }
 
     fn of_metadata(&self, name: &str, key: &str) -> Option<&'a str> {
@@ -116,5 +124,9 @@ impl<'a> Pod<'a> {
 
 /// Adds a member, or replaces the one that is there (a null counts).
 pub(super) fn member_edit(path: Path, there: Option<&Value>, value: Value) -> Edit {
-    if there.is_some() { Edit::replace(path, value) } else { Edit::add(path, value) }
+    if there.is_some() {
+        Edit::replace(path, value)
+    } else {
+        Edit::add(path, value)
+    }
 }

@@ -56,9 +56,16 @@ pub(super) fn resolve(container: &Value, port: &Value) -> Option<u16> {
 }
 
 fn ports(container: &Value) -> impl Iterator<Item = &Value> {
-    container.get("ports").and_then(Value::as_array).into_iter().flatten()
+    container
+        .get("ports")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 fn number(entry: &Value) -> Option<u16> {
-    entry.get("containerPort")?.as_u64().and_then(|n| u16::try_from(n).ok())
+    entry
+        .get("containerPort")?
+        .as_u64()
+        .and_then(|n| u16::try_from(n).ok())
 }

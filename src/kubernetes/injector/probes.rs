@@ -27,8 +27,12 @@ pub(super) struct Moving<'a> {
 }
 
 /// Handlers that are about vLLM itself.
-const OWN: [(&str, &str); 4] =
-    [("livenessProbe", ""), ("startupProbe", ""), ("lifecycle", "postStart"), ("lifecycle", "preStop")];
+const OWN: [(&str, &str); 4] = [
+    ("livenessProbe", ""),
+    ("startupProbe", ""),
+    ("lifecycle", "postStart"),
+    ("lifecycle", "preStop"),
+];
 
 impl Moving<'_> {
     /// The edits to probes and hooks.
@@ -85,12 +89,19 @@ impl Moving<'_> {
             }
         }
         let command = handler.get("exec").and_then(|exec| exec.get("command"));
-        let words = command.and_then(Value::as_array).into_iter().flatten().enumerate();
+        let words = command
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .enumerate();
         for (index, text) in words.filter_map(|(index, word)| Some((index, word.as_str()?))) {
             let cuts = addresses(text, self.from, self.to);
             let all = numbers(text, self.from);
             if all > cuts.len() {
-                warnings.push(Warning::ExecPort { place, port: self.from });
+                warnings.push(Warning::ExecPort {
+                    place,
+                    port: self.from,
+                });
             }
             let path = path.key("exec").key("command").index(index);
             edits.extend(Edit::splice(path, text, cuts));
@@ -118,12 +129,20 @@ impl Moving<'_> {
         let port = probe.get("httpGet").and_then(|get| get.get("port"));
         let asks_server = port.is_some_and(|port| resolve(self.container, port) == Some(self.from));
         if asks_server && self.listen != self.from {
-            edits.push(Edit::replace(path.key("httpGet").key("port"), json!(self.listen)));
+            edits.push(Edit::replace(
+                path.key("httpGet").key("port"),
+                json!(self.listen),
+            ));
         }
         // That the proxy's port is open says nothing of vLLM's.
         let port = probe.get("tcpSocket").and_then(|action| action.get("port"));
-        if self.from != self.to && port.is_some_and(|port| resolve(self.container, port) == Some(self.from)) {
-            edits.push(Edit::replace(path.key("tcpSocket").key("port"), json!(self.to)));
+        if self.from != self.to
+            && port.is_some_and(|port| resolve(self.container, port) == Some(self.from))
+        {
+            edits.push(Edit::replace(
+                path.key("tcpSocket").key("port"),
+                json!(self.to),
+            ));
         }
         Ok(())
     }
@@ -159,14 +178,19 @@ fn addresses(text: &str, from: u16, to: u16) -> Vec<Cut> {
             before.is_some_and(|before| HERE.iter().any(|host| before.ends_with(host)))
                 && !after.starts_with(|c: char| c.is_ascii_digit())
         })
-        .map(|(at, _)| Cut { at: at..at + port.len(), with: to.to_string() })
+        .map(|(at, _)| Cut {
+            at: at..at + port.len(),
+            with: to.to_string(),
+        })
         .collect()
 }
 
 /// How often the number stands in the text.
 fn numbers(text: &str, number: u16) -> usize {
     let number = number.to_string();
-    text.split(|c: char| !c.is_ascii_digit()).filter(|digits| **digits == number).count()
+    text.split(|c: char| !c.is_ascii_digit())
+        .filter(|digits| **digits == number)
+        .count()
 }
 
 #[cfg(test)]
@@ -178,7 +202,13 @@ mod tests {
         let cuts = |text: &str| addresses(text, 8000, 8001).len();
         assert_eq!(cuts("curl -f http://localhost:8000/health"), 1);
         assert_eq!(cuts("curl 127.0.0.1:8000 || curl http://[::1]:8000/"), 2);
-        for text in ["http://vllm:8000/", "localhost:80000", "localhost:18000", "--port 8000", "localhost:800"] {
+        for text in [
+            "http://vllm:8000/",
+            "localhost:80000",
+            "localhost:18000",
+            "--port 8000",
+            "localhost:800",
+        ] {
             assert_eq!(cuts(text), 0, "{text}");
         }
         assert_eq!(numbers("nc -z localhost 8000; echo 80001", 8000), 1);

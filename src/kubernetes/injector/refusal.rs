@@ -28,7 +28,9 @@ pub enum Refusal {
     #[error("it starts `{0}`, and whether and how that starts vLLM cannot be seen from here")]
     UnknownCommand(String),
     /// The image decides what is started.
-    #[error("what the image {0} starts is not known: give the container a command, or --port in its args")]
+    #[error(
+        "what the image {0} starts is not known: give the container a command, or --port in its args"
+    )]
     UnknownEntrypoint(String),
     /// A script that cannot be read.
     #[error("the script that starts vLLM cannot be edited for certain: {0}")]
@@ -61,7 +63,9 @@ pub enum Refusal {
     #[error("vLLM serves gRPC")]
     Grpc,
     /// A port for each data-parallel rank.
-    #[error("vLLM opens a port for each data-parallel rank (--data-parallel-multi-port-external-lb)")]
+    #[error(
+        "vLLM opens a port for each data-parallel rank (--data-parallel-multi-port-external-lb)"
+    )]
     SeveralPorts,
     /// The ports are the node's.
     #[error("hostNetwork: its ports are the node's, and a second one cannot be taken unasked")]
@@ -76,7 +80,9 @@ pub enum Refusal {
     #[error("there is no image for {0}")]
     Platform(String),
     /// A plain container keeps a pod from ending.
-    #[error("a plain container never ends, and with restartPolicy {0} neither would the pod: use the native sidecar")]
+    #[error(
+        "a plain container never ends, and with restartPolicy {0} neither would the pod: use the native sidecar"
+    )]
     WouldNotEnd(String),
     /// A pod that exists.
     #[error("it is a pod that exists already, and pods cannot be changed: inject what creates it")]
@@ -91,10 +97,14 @@ pub enum Refusal {
     #[error("{0}")]
     Setting(#[from] super::settings::BadSetting),
     /// KServe adds what is not here.
-    #[error("KServe merges this with what is not in it ({0}): label the pods, and the webhook injects what comes of it")]
+    #[error(
+        "KServe merges this with what is not in it ({0}): label the pods, and the webhook injects what comes of it"
+    )]
     Merged(&'static str),
     /// Knative.
-    #[error("without the annotation serving.kserve.io/deploymentMode: Standard (or RawDeployment) this may become a Knative revision, which takes no sidecar")]
+    #[error(
+        "without the annotation serving.kserve.io/deploymentMode: Standard (or RawDeployment) this may become a Knative revision, which takes no sidecar"
+    )]
     Knative,
     /// Text that cannot be edited without changing more.
     #[error("its YAML cannot be edited in place: {0}")]

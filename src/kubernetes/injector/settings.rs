@@ -117,14 +117,35 @@ impl Settings {
     /// If there is no such setting or the value is not one of its own.
     pub fn set(&mut self, name: &str, value: &str, shown: &str) -> Result<(), BadSetting> {
         let value = value.trim();
-        let bad = |wanted| BadSetting { name: shown.to_owned(), value: value.to_owned(), wanted };
-        let port = || value.parse().ok().filter(|port: &u16| *port != 0).ok_or_else(|| bad("a port"));
+        let bad = |wanted| BadSetting {
+            name: shown.to_owned(),
+            value: value.to_owned(),
+            wanted,
+        };
+        let port = || {
+            value
+                .parse()
+                .ok()
+                .filter(|port: &u16| *port != 0)
+                .ok_or_else(|| bad("a port"))
+        };
         let word = |wanted| {
-            let word = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control());
-            if word { Ok(value.to_owned()) } else { Err(bad(wanted)) }
+            let word =
+                !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control());
+            if word {
+                Ok(value.to_owned())
+            } else {
+                Err(bad(wanted))
+            }
         };
         let time = || time(value).ok_or_else(|| bad("a time such as 300s or 5m"));
-        let quantity = || if is_quantity(value) { Ok(value.to_owned()) } else { Err(bad("a quantity such as 100m or 64Mi")) };
+        let quantity = || {
+            if is_quantity(value) {
+                Ok(value.to_owned())
+            } else {
+                Err(bad("a quantity such as 100m or 64Mi"))
+            }
+        };
         match name {
             "image" => self.image = word("the name of an image")?,
             "listen-port" => self.listen_port = Some(port()?),
@@ -148,7 +169,10 @@ impl Settings {
             }
             "log-level" => self.log_level = Some(word("a log filter")?),
             "workers" => {
-                let workers = value.parse().ok().filter(|workers| (1..=1024).contains(workers));
+                let workers = value
+                    .parse()
+                    .ok()
+                    .filter(|workers| (1..=1024).contains(workers));
                 self.workers = workers.ok_or_else(|| bad("a number from 1 to 1024"))?;
             }
             "cpu-request" => self.cpu_request = quantity()?,
@@ -164,10 +188,16 @@ impl Settings {
     }
 
     /// These, with what the pod's annotations say.
-    pub(super) fn for_pod(&self, pod: &Pod<'_>, warnings: &mut Vec<Warning>) -> Result<Self, BadSetting> {
+    pub(super) fn for_pod(
+        &self,
+        pod: &Pod<'_>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self, BadSetting> {
         let mut settings = self.clone();
         for (key, value) in pod.annotations() {
-            let Some(name) = key.strip_prefix(PREFIX) else { continue };
+            let Some(name) = key.strip_prefix(PREFIX) else {
+                continue;
+            };
             if key == STATUS {
                 continue;
             }
@@ -176,10 +206,15 @@ impl Settings {
                     strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
                 });
                 let near = near.filter(|near| strsim::jaro_winkler(near, name) > 0.85);
-                warnings.push(Warning::UnknownSetting { name: key.clone(), near });
+                warnings.push(Warning::UnknownSetting {
+                    name: key.clone(),
+                    near,
+                });
                 continue;
             }
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             settings.set(name, &text, key)?;
         }
         Ok(settings)
@@ -189,7 +224,8 @@ impl Settings {
     pub(super) fn grace(&self) -> u64 {
         const SPARE: u64 = 15;
         let needed = || self.drain_timeout.as_secs() + self.ready_delay.as_secs() + SPARE;
-        self.grace_period.map_or_else(needed, |grace| grace.as_secs())
+        self.grace_period
+            .map_or_else(needed, |grace| grace.as_secs())
     }
 }
 

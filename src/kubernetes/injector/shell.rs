@@ -37,7 +37,14 @@ const DEPTH: usize = 32;
 
 /// Reads the script that is the string number `argument` of the command line.
 pub(super) fn read(argument: usize, text: &str) -> Result<Script, Beyond> {
-    let mut reader = Reader { argument, text, at: 0, depth: 0, script: Script::default(), command: Vec::new() };
+    let mut reader = Reader {
+        argument,
+        text,
+        at: 0,
+        depth: 0,
+        script: Script::default(),
+        command: Vec::new(),
+    };
     reader.run()?;
     let mut script = reader.script;
     for command in &script.commands {
@@ -55,8 +62,9 @@ pub(super) fn assignment(word: &Word) -> Option<&str> {
 
 /// Names that a command may set.
 fn assignments(command: &[Word]) -> Vec<String> {
-    const SETTERS: [&str; 8] =
-        ["export", "declare", "typeset", "local", "readonly", "read", "for", "unset"];
+    const SETTERS: [&str; 8] = [
+        "export", "declare", "typeset", "local", "readonly", "read", "for", "unset",
+    ];
     let mut names: Vec<String> = Vec::new();
     // Assignments before a command are its own, but `A=1; x $A` and `A=1 x $A` differ by a sign; both count.
     let mut setter = false;
@@ -139,7 +147,9 @@ impl Reader<'_> {
 
     /// Whether a redirection with a number is next: `2>&1`.
     fn descriptor(&self) -> bool {
-        self.rest().trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['<', '>'])
+        self.rest()
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .starts_with(['<', '>'])
     }
 
     /// Passes over a redirection and where it goes; neither is a word of the command.
@@ -151,7 +161,13 @@ impl Reader<'_> {
             return Err(Beyond::HereDocument);
         }
         // `<(…)` and `>(…)` are words, which is why they are not eaten here.
-        if !(self.eat("&>>") || self.eat("&>") || self.eat(">>") || self.eat(">&") || self.eat("<&") || self.eat(">|") || self.eat("<>"))
+        if !(self.eat("&>>")
+            || self.eat("&>")
+            || self.eat(">>")
+            || self.eat(">&")
+            || self.eat("<&")
+            || self.eat(">|")
+            || self.eat("<>"))
         {
             self.skip(1);
         }
@@ -186,7 +202,8 @@ impl Reader<'_> {
                 '\'' => {
                     self.skip(1);
                     let end = self.rest().find('\'').ok_or(Beyond::Quote)?;
-                    word.literal.push_str(self.rest().get(..end).unwrap_or_default());
+                    word.literal
+                        .push_str(self.rest().get(..end).unwrap_or_default());
                     word.quoted = true;
                     self.skip(end + 1);
                 }
@@ -267,7 +284,10 @@ impl Reader<'_> {
                 // The kubelet's own form, replaced before the shell starts; it alone is a bare name.
                 word.piece(
                     if is_name(&inside) {
-                        Piece::Variable { name: inside, fallback: None }
+                        Piece::Variable {
+                            name: inside,
+                            fallback: None,
+                        }
                     } else {
                         Piece::Opaque
                     },
@@ -294,7 +314,13 @@ impl Reader<'_> {
                     .unwrap_or(rest.len());
                 let name = rest.get(..end).unwrap_or_default().to_owned();
                 self.skip(end);
-                word.piece(Piece::Variable { name, fallback: None }, quoted);
+                word.piece(
+                    Piece::Variable {
+                        name,
+                        fallback: None,
+                    },
+                    quoted,
+                );
             }
             _ => word.literal.push('$'),
         }
@@ -351,12 +377,18 @@ fn parameter(inside: &str) -> Piece {
         return Piece::Positional;
     }
     if is_name(inside) {
-        return Piece::Variable { name: inside.to_owned(), fallback: None };
+        return Piece::Variable {
+            name: inside.to_owned(),
+            fallback: None,
+        };
     }
     if let Some((name, fallback)) = inside.split_once(":-") {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._/:-".contains(c);
         if is_name(name) && fallback.chars().all(plain) {
-            return Piece::Variable { name: name.to_owned(), fallback: Some(fallback.to_owned()) };
+            return Piece::Variable {
+                name: name.to_owned(),
+                fallback: Some(fallback.to_owned()),
+            };
         }
     }
     Piece::Opaque
@@ -374,7 +406,8 @@ struct Building {
 impl Building {
     fn piece(&mut self, piece: Piece, quoted: bool) {
         if !self.literal.is_empty() {
-            self.pieces.push(Piece::Text(std::mem::take(&mut self.literal)));
+            self.pieces
+                .push(Piece::Text(std::mem::take(&mut self.literal)));
         }
         self.splits |= !quoted;
         self.pieces.push(piece);
@@ -384,6 +417,11 @@ impl Building {
         if !self.literal.is_empty() || (self.pieces.is_empty() && self.quoted) {
             self.pieces.push(Piece::Text(self.literal));
         }
-        Word { argument, span, pieces: self.pieces, splits: self.splits }
+        Word {
+            argument,
+            span,
+            pieces: self.pieces,
+            splits: self.splits,
+        }
     }
 }

@@ -50,8 +50,14 @@ impl Sidecar<'_> {
         put("ports", json!(ports));
         // A second at most until vLLM's container starts; /healthz asks nobody else.
         let health = json!({"path": "/healthz", "port": admin});
-        put("startupProbe", json!({"httpGet": health, "periodSeconds": 1, "failureThreshold": 60}));
-        put("livenessProbe", json!({"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6}));
+        put(
+            "startupProbe",
+            json!({"httpGet": health, "periodSeconds": 1, "failureThreshold": 60}),
+        );
+        put(
+            "livenessProbe",
+            json!({"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6}),
+        );
         put(
             "readinessProbe",
             json!({"httpGet": {"path": "/readyz", "port": admin}, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2}),
@@ -59,7 +65,10 @@ impl Sidecar<'_> {
         put("resources", self.resources());
         put("securityContext", self.security());
         if settings.config.is_some() {
-            put("volumeMounts", json!([{"name": VOLUME, "mountPath": CONFIG, "readOnly": true}]));
+            put(
+                "volumeMounts",
+                json!([{"name": VOLUME, "mountPath": CONFIG, "readOnly": true}]),
+            );
         }
         Value::Object(container)
     }
@@ -67,7 +76,9 @@ impl Sidecar<'_> {
     fn variables(&self) -> Vec<Value> {
         let settings = self.settings;
         let mut variables = Vec::new();
-        let mut set = |name: &str, value: String| variables.push(json!({"name": format!("TOKENGLASS_{name}"), "value": value}));
+        let mut set = |name: &str, value: String| {
+            variables.push(json!({"name": format!("TOKENGLASS_{name}"), "value": value}))
+        };
         let (listen, loopback, anywhere) = match self.host {
             Host::Any => ("0.0.0.0", "127.0.0.1", "0.0.0.0"),
             Host::AnyV6 => ("[::]", "[::1]", "[::]"),
@@ -76,11 +87,23 @@ impl Sidecar<'_> {
             Host::LoopbackV6 => ("[::1]", "[::1]", "[::]"),
         };
         set("SERVER__LISTEN", format!("{listen}:{}", self.listen));
-        set("UPSTREAM__URL", format!("http://{loopback}:{}", self.upstream));
-        set("ADMIN__LISTEN", format!("{anywhere}:{}", settings.admin_port));
+        set(
+            "UPSTREAM__URL",
+            format!("http://{loopback}:{}", self.upstream),
+        );
+        set(
+            "ADMIN__LISTEN",
+            format!("{anywhere}:{}", settings.admin_port),
+        );
         set("SERVER__WORKERS", settings.workers.to_string());
-        set("SHUTDOWN__READY_DELAY", format!("{}s", settings.ready_delay.as_secs()));
-        set("SHUTDOWN__DRAIN_TIMEOUT", format!("{}s", settings.drain_timeout.as_secs()));
+        set(
+            "SHUTDOWN__READY_DELAY",
+            format!("{}s", settings.ready_delay.as_secs()),
+        );
+        set(
+            "SHUTDOWN__DRAIN_TIMEOUT",
+            format!("{}s", settings.drain_timeout.as_secs()),
+        );
         if let Some(level) = &settings.log_level {
             set("LOG__LEVEL", level.clone());
         }
@@ -108,15 +131,23 @@ impl Sidecar<'_> {
 
     /// The poller reads `/v1/models`, for which vLLM wants its key.
     pub(super) fn api_key(&self) -> Option<Value> {
-        let Some(ApiKey::Variable(wanted)) = self.key else { return None };
+        let Some(ApiKey::Variable(wanted)) = self.key else {
+            return None;
+        };
         let entries = self.server.get("env")?.as_array()?;
         let entry = entries.iter().rev().find(|entry| name(entry) == wanted)?;
         let mut entry = entry.clone();
         // What refers to other variables of that container means nothing in this one.
-        if entry.get("value").and_then(Value::as_str).is_some_and(|value| value.contains("$(")) {
+        if entry
+            .get("value")
+            .and_then(Value::as_str)
+            .is_some_and(|value| value.contains("$("))
+        {
             return None;
         }
-        entry.as_object_mut()?.insert("name".to_owned(), json!("TOKENGLASS_HEALTH__API_KEY"));
+        entry
+            .as_object_mut()?
+            .insert("name".to_owned(), json!("TOKENGLASS_HEALTH__API_KEY"));
         Some(entry)
     }
 
@@ -126,8 +157,14 @@ impl Sidecar<'_> {
         let settings = self.settings;
         let mut requests = json!({"cpu": settings.cpu_request, "memory": settings.memory_request});
         let mut limits = json!({"memory": settings.memory_limit});
-        let containers = self.pod.containers().iter().chain(self.pod.init_containers());
-        if self.pod.containers().iter().all(is_guaranteed) && containers.into_iter().all(is_guaranteed) {
+        let containers = self
+            .pod
+            .containers()
+            .iter()
+            .chain(self.pod.init_containers());
+        if self.pod.containers().iter().all(is_guaranteed)
+            && containers.into_iter().all(is_guaranteed)
+        {
             limits = json!({"cpu": settings.cpu_request, "memory": settings.memory_limit});
             requests = limits.clone();
         }
@@ -144,7 +181,10 @@ impl Sidecar<'_> {
             "runAsNonRoot": true,
             "seccompProfile": {"type": "RuntimeDefault"},
         });
-        let root = self.pod.field("securityContext").and_then(|context| context.get("runAsUser"));
+        let root = self
+            .pod
+            .field("securityContext")
+            .and_then(|context| context.get("runAsUser"));
         if let (Some(map), Some(0)) = (security.as_object_mut(), root.and_then(Value::as_u64)) {
             map.insert("runAsUser".to_owned(), json!(65532));
             map.insert("runAsGroup".to_owned(), json!(65532));

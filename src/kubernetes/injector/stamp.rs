@@ -12,7 +12,12 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) fn hash(settings: &Settings) -> String {
     let text = format!("{VERSION} {settings:?}");
     let digest = digest(&SHA256, text.as_bytes());
-    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The annotation's value.
@@ -29,5 +34,6 @@ pub(super) fn stamp(settings: &Settings, container: &str, ports: [u16; 3]) -> St
 
 /// Whether a stamp is by this version with these settings.
 pub(super) fn is_same(stamp: &str, settings: &Settings) -> bool {
-    serde_json::from_str::<Value>(stamp).is_ok_and(|stamp| stamp.get("hash") == Some(&json!(hash(settings))))
+    serde_json::from_str::<Value>(stamp)
+        .is_ok_and(|stamp| stamp.get("hash") == Some(&json!(hash(settings))))
 }

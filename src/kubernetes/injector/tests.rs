@@ -14,15 +14,31 @@ use super::{Outcome, Path, Pod, Refusal, Settings, apply, inject};
 /// Words of a line as this reader has them; none where it does not know.
 fn ours(line: &str, environment: &Environment<'_>) -> Option<Vec<String>> {
     let script = shell::read(0, line).ok()?;
-    let [command] = script.commands.as_slice() else { return None };
-    command.iter().filter(|word| !(word.splits && word.text(environment).as_deref() == Some(""))).map(|word| word.text(environment)).collect()
+    let [command] = script.commands.as_slice() else {
+        return None;
+    };
+    command
+        .iter()
+        .filter(|word| !(word.splits && word.text(environment).as_deref() == Some("")))
+        .map(|word| word.text(environment))
+        .collect()
 }
 
 /// Words of a line as `sh` has them; none if it is no line.
 fn theirs(line: &str) -> Option<Vec<String>> {
-    let output = Command::new("sh").arg("-c").arg(format!("printf '%s\\0' {line}")).env_clear().env("X", "v").env("EMPTY", "").output().unwrap();
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("printf '%s\\0' {line}"))
+        .env_clear()
+        .env("X", "v")
+        .env("EMPTY", "")
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.split_terminator('\0').map(str::to_owned).collect())
+    output
+        .status
+        .success()
+        .then(|| text.split_terminator('\0').map(str::to_owned).collect())
 }
 
 proptest! {
@@ -106,29 +122,35 @@ const FLAGS: &[&str] = &[
 /// The port that a container's vLLM listens on.
 fn reading(container: &Value) -> Result<u16, Option<Refusal>> {
     match look(container) {
-        Found::Server(launch) => flags::listening(&launch).map(|listening| listening.port).map_err(Some),
+        Found::Server(launch) => flags::listening(&launch)
+            .map(|listening| listening.port)
+            .map_err(Some),
         Found::Unsure(refusal) => Err(Some(refusal)),
         Found::Worker | Found::Other => Err(None),
     }
 }
 
 fn args(arguments: &[&str]) -> Result<u16, Option<Refusal>> {
-    reading(&json!({"image": "vllm/vllm-openai", "args": arguments, "env": [
-        {"name": "PORT", "value": "9000"},
-        {"name": "INDIRECT", "value": "$(PORT)"},
-        {"name": "LATER", "value": "$(AFTER)"},
-        {"name": "AFTER", "value": "9001"},
-        {"name": "FLAGS", "value": "--uds x"},
-        {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
-    ]}))
+    reading(
+        &json!({"image": "vllm/vllm-openai", "args": arguments, "env": [
+            {"name": "PORT", "value": "9000"},
+            {"name": "INDIRECT", "value": "$(PORT)"},
+            {"name": "LATER", "value": "$(AFTER)"},
+            {"name": "AFTER", "value": "9001"},
+            {"name": "FLAGS", "value": "--uds x"},
+            {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        ]}),
+    )
 }
 
 fn script(text: &str) -> Result<u16, Option<Refusal>> {
-    reading(&json!({"image": "vllm/vllm-openai", "command": ["bash", "-c", text], "env": [
-        {"name": "PORT", "value": "9000"},
-        {"name": "FLAGS", "value": "--uds x"},
-        {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
-    ]}))
+    reading(
+        &json!({"image": "vllm/vllm-openai", "command": ["bash", "-c", text], "env": [
+            {"name": "PORT", "value": "9000"},
+            {"name": "FLAGS", "value": "--uds x"},
+            {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        ]}),
+    )
 }
 
 #[test]
@@ -140,17 +162,49 @@ fn ports_of_arguments() {
     assert_eq!(args(&["--port", "$(PORT)"]), Ok(9000));
     assert_eq!(args(&["--port=$(INDIRECT)"]), Ok(9000));
     // The kubelet leaves what is escaped, and what is set only later.
-    for port in ["$$(PORT)", "$(LATER)", "$PORT", "0", "65536", "-1", "http", "", "8000 ", "0x10", "$(SECRET)", "$(NONE)"] {
-        assert!(matches!(args(&["--port", port]), Err(Some(Refusal::Port(_)))), "{port}: {:?}", args(&["--port", port]));
+    for port in [
+        "$$(PORT)",
+        "$(LATER)",
+        "$PORT",
+        "0",
+        "65536",
+        "-1",
+        "http",
+        "",
+        "8000 ",
+        "0x10",
+        "$(SECRET)",
+        "$(NONE)",
+    ] {
+        assert!(
+            matches!(args(&["--port", port]), Err(Some(Refusal::Port(_)))),
+            "{port}: {:?}",
+            args(&["--port", port])
+        );
     }
     assert!(matches!(args(&["--port"]), Err(Some(Refusal::Port(_)))));
-    assert!(matches!(args(&["--port", "--model", "m"]), Ok(8000) | Err(_)));
+    assert!(matches!(
+        args(&["--port", "--model", "m"]),
+        Ok(8000) | Err(_)
+    ));
     // A value is a value, whatever it looks like.
-    assert_eq!(args(&["--model", "$(SECRET)", "--served-model-name", "port"]), Ok(8000));
+    assert_eq!(
+        args(&["--model", "$(SECRET)", "--served-model-name", "port"]),
+        Ok(8000)
+    );
     assert_eq!(args(&["m", "--api-key", "$(SECRET)"]), Ok(8000));
-    assert!(matches!(args(&["m", "--enable-lora", "$(SECRET)"]), Err(Some(Refusal::Arguments(_)))));
-    assert!(matches!(args(&["m", "--ssl_keyfile", "x"]), Err(Some(Refusal::Tls))));
-    assert!(matches!(args(&["m", "--", "--port", "9"]), Err(Some(Refusal::Arguments(_)))));
+    assert!(matches!(
+        args(&["m", "--enable-lora", "$(SECRET)"]),
+        Err(Some(Refusal::Arguments(_)))
+    ));
+    assert!(matches!(
+        args(&["m", "--ssl_keyfile", "x"]),
+        Err(Some(Refusal::Tls))
+    ));
+    assert!(matches!(
+        args(&["m", "--", "--port", "9"]),
+        Err(Some(Refusal::Arguments(_)))
+    ));
 }
 
 #[test]
@@ -172,13 +226,19 @@ fn ports_of_scripts() {
         ("if true; then vllm serve m --port 10; fi", 10),
         ("{ vllm serve m --port 11; }", 11),
         ("env A=1 B=2 nohup vllm serve m --port 12 >log 2>&1", 12),
-        ("/opt/venv/bin/python3.12 -u -m vllm.entrypoints.openai.api_server --port 13", 13),
+        (
+            "/opt/venv/bin/python3.12 -u -m vllm.entrypoints.openai.api_server --port 13",
+            13,
+        ),
         ("vllm serve $(cat /model) --port 14", 14),
         ("vllm serve \"$SECRET\" --port 15", 15),
         ("vllm serve m --port 16 | tee log", 16),
         ("uv run vllm serve m --port 17", 17),
         ("vllm serve m $UNSET --port 18", 18),
-        ("test -d /m || exit 1\nvllm serve m --port 19 > >(tee log)", 19),
+        (
+            "test -d /m || exit 1\nvllm serve m --port 19 > >(tee log)",
+            19,
+        ),
     ] {
         assert_eq!(script(text), Ok(port), "{text}");
     }
@@ -215,7 +275,11 @@ fn scripts_beyond_it_are_refused() {
         "ssh host vllm serve m",
         "vllm serve m --uds /x",
     ] {
-        assert!(matches!(script(text), Err(Some(_))), "{text}: {:?}", script(text));
+        assert!(
+            matches!(script(text), Err(Some(_))),
+            "{text}: {:?}",
+            script(text)
+        );
     }
     let deep = format!("vllm serve m {}x{}", "$(".repeat(5000), ")".repeat(5000));
     assert!(script(&deep).is_err());

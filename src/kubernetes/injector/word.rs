@@ -99,7 +99,10 @@ impl Word {
                     if !literal.is_empty() {
                         pieces.push(Piece::Text(std::mem::take(&mut literal)));
                     }
-                    pieces.push(Piece::Variable { name: name.to_owned(), fallback: None });
+                    pieces.push(Piece::Variable {
+                        name: name.to_owned(),
+                        fallback: None,
+                    });
                     rest = after;
                 }
                 _ => {
@@ -112,7 +115,12 @@ impl Word {
         if !literal.is_empty() || pieces.is_empty() {
             pieces.push(Piece::Text(literal));
         }
-        Self { argument, span: 0..text.len(), pieces, splits: false }
+        Self {
+            argument,
+            span: 0..text.len(),
+            pieces,
+            splits: false,
+        }
     }
 }
 

@@ -36,19 +36,37 @@ pub(super) fn sites(document: &Value) -> Vec<Object<'_>> {
 const DEPTH: usize = 8;
 
 fn walk<'a>(document: &'a Value, path: &Path, objects: &mut Vec<Object<'a>>, depth: usize) {
-    let Some(object) = path.find(document) else { return };
+    let Some(object) = path.find(document) else {
+        return;
+    };
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let kind = text("kind");
     if kind.ends_with("List") && depth < DEPTH {
-        let items = object.get("items").and_then(Value::as_array).map_or(0, Vec::len);
+        let items = object
+            .get("items")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len);
         for index in 0..items {
-            walk(document, &path.key("items").index(index), objects, depth + 1);
+            walk(
+                document,
+                &path.key("items").index(index),
+                objects,
+                depth + 1,
+            );
         }
         return;
     }
-    let name = object.get("metadata").and_then(|metadata| metadata.get("name").or_else(|| metadata.get("generateName")));
+    let name = object.get("metadata").and_then(|metadata| {
+        metadata
+            .get("name")
+            .or_else(|| metadata.get("generateName"))
+    });
     let name = name.and_then(Value::as_str).unwrap_or("(no name)");
-    let found = Finder { document, path, object };
+    let found = Finder {
+        document,
+        path,
+        object,
+    };
     let group = text("apiVersion").split('/').next().unwrap_or_default();
     let mut sites = match (group, kind) {
         ("v1", "Pod") => found.pod(),
@@ -59,15 +77,22 @@ fn walk<'a>(document: &'a Value, path: &Path, objects: &mut Vec<Object<'a>>, dep
         ("batch", "CronJob") => found.template(&["spec", "jobTemplate", "spec", "template"]),
         ("leaderworkerset.x-k8s.io", "LeaderWorkerSet") => found.leader_worker_set(),
         ("serving.kserve.io", "InferenceService") => found.inference_service(),
-        ("serving.kserve.io", "ServingRuntime" | "ClusterServingRuntime") => found.serving_runtime(),
-        ("serving.kserve.io", "LLMInferenceService" | "LLMInferenceServiceConfig") => found.llm_inference_service(),
+        ("serving.kserve.io", "ServingRuntime" | "ClusterServingRuntime") => {
+            found.serving_runtime()
+        }
+        ("serving.kserve.io", "LLMInferenceService" | "LLMInferenceServiceConfig") => {
+            found.llm_inference_service()
+        }
         _ => return,
     };
     if label(object) == Some("false") {
         sites = vec![Site::Alone("its label tokenglass.dev/inject is \"false\"")];
     }
     if !sites.is_empty() {
-        objects.push(Object { name: format!("{}/{name}", kind.to_ascii_lowercase()), sites });
+        objects.push(Object {
+            name: format!("{}/{name}", kind.to_ascii_lowercase()),
+            sites,
+        });
     }
 }
 
@@ -83,7 +108,9 @@ struct Finder<'a, 'p> {
 
 impl<'a> Finder<'a, '_> {
     fn at(&self, keys: &[&str]) -> (Path, Option<&'a Value>) {
-        let path = keys.iter().fold(self.path.clone(), |path, key| path.key(key));
+        let path = keys
+            .iter()
+            .fold(self.path.clone(), |path, key| path.key(key));
         let value = path.find(self.document).filter(|value| !value.is_null());
         (path, value)
     }
@@ -104,9 +131,14 @@ impl<'a> Finder<'a, '_> {
 
     /// One that was read from a cluster exists, and is not to be changed.
     fn pod(&self) -> Vec<Site<'a>> {
-        let exists = self.at(&["metadata", "uid"]).1.is_some() || self.at(&["status", "phase"]).1.is_some();
+        let exists =
+            self.at(&["metadata", "uid"]).1.is_some() || self.at(&["status", "phase"]).1.is_some();
         let sites = self.template(&[]);
-        if exists { self.instead(sites, Refusal::Running) } else { sites }
+        if exists {
+            self.instead(sites, Refusal::Running)
+        } else {
+            sites
+        }
     }
 
     /// The refusal in the place of pods that would be injected, or refused for another reason than that there is no vLLM.
@@ -114,11 +146,17 @@ impl<'a> Finder<'a, '_> {
         let concerned = sites.iter().any(|site| match site {
             Site::Pod { pod, .. } => !matches!(
                 injector::inject(pod, &Settings::default()),
-                Outcome::Refuse(Refusal::NoServer | Refusal::Worker) | Outcome::OptedOut | Outcome::Already { .. }
+                Outcome::Refuse(Refusal::NoServer | Refusal::Worker)
+                    | Outcome::OptedOut
+                    | Outcome::Already { .. }
             ),
             Site::Alone(_) | Site::Refuse(_) => true,
         });
-        if concerned { vec![Site::Refuse(refusal)] } else { Vec::new() }
+        if concerned {
+            vec![Site::Refuse(refusal)]
+        } else {
+            Vec::new()
+        }
     }
 
     fn leader_worker_set(&self) -> Vec<Site<'a>> {
@@ -141,8 +179,17 @@ impl<'a> Finder<'a, '_> {
     /// KServe hands the predictor's pod on as it is, with the service's own labels and annotations; but only outside Knative.
     fn inference_service(&self) -> Vec<Site<'a>> {
         let (at, _) = self.at(&["spec", "predictor"]);
-        let sites = Self::site(Pod::apart(self.document, self.path.clone(), at), Some(self.object));
-        let mode = self.at(&["metadata", "annotations", "serving.kserve.io/deploymentMode"]).1;
+        let sites = Self::site(
+            Pod::apart(self.document, self.path.clone(), at),
+            Some(self.object),
+        );
+        let mode = self
+            .at(&[
+                "metadata",
+                "annotations",
+                "serving.kserve.io/deploymentMode",
+            ])
+            .1;
         match mode.and_then(Value::as_str) {
             Some("RawDeployment" | "Standard") => sites,
             _ => self.instead(sites, Refusal::Knative),
@@ -152,27 +199,46 @@ impl<'a> Finder<'a, '_> {
     /// A runtime's containers get arguments of each service that uses it, and it has no place for init containers.
     fn serving_runtime(&self) -> Vec<Site<'a>> {
         let (at, _) = self.at(&["spec"]);
-        let sites = Self::site(Pod::apart(self.document, self.path.clone(), at), Some(self.object));
-        self.instead(sites, Refusal::Merged("the arguments of each InferenceService"))
+        let sites = Self::site(
+            Pod::apart(self.document, self.path.clone(), at),
+            Some(self.object),
+        );
+        self.instead(
+            sites,
+            Refusal::Merged("the arguments of each InferenceService"),
+        )
     }
 
     /// KServe lays these over configurations of its own, which bring a command, TLS and probes where these are silent.
     fn llm_inference_service(&self) -> Vec<Site<'a>> {
         let (at, _) = self.at(&["spec", "template"]);
-        let several = ["prefill", "worker"].iter().any(|part| self.at(&["spec", part]).1.is_some());
-        let complete = self.at(&["spec", "template", "containers"]).1.and_then(Value::as_array).is_some_and(|containers| {
-            containers.iter().all(|container| {
-                ["command", "ports", "livenessProbe", "readinessProbe"].iter().all(|part| container.get(part).is_some())
-            })
-        });
-        let sites = Self::site(Pod::apart(self.document, self.path.clone(), at), Some(self.object));
+        let several = ["prefill", "worker"]
+            .iter()
+            .any(|part| self.at(&["spec", part]).1.is_some());
+        let complete = self
+            .at(&["spec", "template", "containers"])
+            .1
+            .and_then(Value::as_array)
+            .is_some_and(|containers| {
+                containers.iter().all(|container| {
+                    ["command", "ports", "livenessProbe", "readinessProbe"]
+                        .iter()
+                        .all(|part| container.get(part).is_some())
+                })
+            });
+        let sites = Self::site(
+            Pod::apart(self.document, self.path.clone(), at),
+            Some(self.object),
+        );
         if complete && !several {
             return sites;
         }
         match sites.is_empty() {
             true => sites,
             // Even without a command here: KServe's own starts vLLM.
-            false => vec![Site::Refuse(Refusal::Merged("its LLMInferenceServiceConfig"))],
+            false => vec![Site::Refuse(Refusal::Merged(
+                "its LLMInferenceServiceConfig",
+            ))],
         }
     }
 }

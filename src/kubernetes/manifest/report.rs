@@ -29,9 +29,21 @@ impl fmt::Display for Report {
         write!(f, "{}: ", self.object)?;
         match &self.verdict {
             Verdict::Injected(injection) => {
-                let Injection { container, listen, upstream, admin, .. } = injection;
-                write!(f, "injected before container {container}: proxy on {listen}, vLLM on {upstream}, metrics on {admin}")?;
-                injection.warnings.iter().try_for_each(|warning| write!(f, "\n  warning: {warning}"))
+                let Injection {
+                    container,
+                    listen,
+                    upstream,
+                    admin,
+                    ..
+                } = injection;
+                write!(
+                    f,
+                    "injected before container {container}: proxy on {listen}, vLLM on {upstream}, metrics on {admin}"
+                )?;
+                injection
+                    .warnings
+                    .iter()
+                    .try_for_each(|warning| write!(f, "\n  warning: {warning}"))
             }
             Verdict::Skipped(why) => write!(f, "left alone: {why}"),
             Verdict::Refused(refusal) => write!(f, "refused: {refusal}"),

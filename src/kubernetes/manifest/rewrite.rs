@@ -35,7 +35,10 @@ pub fn rewrite(text: &str, settings: &Settings) -> Result<Rewritten, Unreadable>
             current = edited;
         }
     }
-    Ok(Rewritten { text: current, reports })
+    Ok(Rewritten {
+        text: current,
+        reports,
+    })
 }
 
 /// The documents of a file as JSON; null for one without content.
@@ -44,13 +47,19 @@ pub fn rewrite(text: &str, settings: &Settings) -> Result<Rewritten, Unreadable>
 /// If it cannot be read.
 pub fn values(text: &str) -> Result<Vec<Option<Value>>, Unreadable> {
     let documents = tree::parse(text)?;
-    Ok(documents.iter().map(|root| root.as_ref().map(tree::Node::value)).collect())
+    Ok(documents
+        .iter()
+        .map(|root| root.as_ref().map(tree::Node::value))
+        .collect())
 }
 
 impl Rewritten {
     /// How many pods were refused.
     #[must_use]
     pub fn refused(&self) -> usize {
-        self.reports.iter().filter(|report| matches!(report.verdict, Verdict::Refused(_))).count()
+        self.reports
+            .iter()
+            .filter(|report| matches!(report.verdict, Verdict::Refused(_)))
+            .count()
     }
 }

@@ -25,18 +25,29 @@ fn number(text: &str) -> Option<Number> {
         [b'0', b'o', ..] => (8, digits.get(2..)?),
         [b'0', b'b', ..] => (2, digits.get(2..)?),
         // YAML 1.1: `defaultMode: 0644` is what it looks like.
-        [b'0', _, ..] if digits.bytes().all(|digit| (b'0'..b'8').contains(&digit)) => (8, digits.get(1..)?),
+        [b'0', _, ..] if digits.bytes().all(|digit| (b'0'..b'8').contains(&digit)) => {
+            (8, digits.get(1..)?)
+        }
         _ => (10, digits),
     };
     if bare.bytes().all(|digit| (digit as char).is_digit(radix)) && !bare.is_empty() {
         let number = i64::from_str_radix(bare, radix).ok()?;
-        return Some(Number::from(if text.starts_with('-') { -number } else { number }));
+        return Some(Number::from(if text.starts_with('-') {
+            -number
+        } else {
+            number
+        }));
     }
-    let float = digits.bytes().all(|c| c.is_ascii_digit() || b".eE+-".contains(&c));
+    let float = digits
+        .bytes()
+        .all(|c| c.is_ascii_digit() || b".eE+-".contains(&c));
     if radix != 10 || !float || text.ends_with('.') {
         return None;
     }
-    text.trim_start_matches('+').parse().ok().and_then(Number::from_f64)
+    text.trim_start_matches('+')
+        .parse()
+        .ok()
+        .and_then(Number::from_f64)
 }
 
 /// Whether a string may stand without quotes and stay itself.
@@ -74,7 +85,10 @@ mod tests {
         ] {
             assert_eq!(value(text, ScalarStyle::Plain, None), expected, "{text}");
         }
-        assert_eq!(value("8000", ScalarStyle::DoubleQuoted, None), json!("8000"));
+        assert_eq!(
+            value("8000", ScalarStyle::DoubleQuoted, None),
+            json!("8000")
+        );
         assert!(is_plain("ghcr.io/a/b-c_d"));
         for text in ["8001", "true", "no", "", "a: b", "--port", "5e3", "a b"] {
             assert!(!is_plain(text), "{text}");

@@ -21,9 +21,19 @@ pub(super) struct Node {
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    Scalar { text: String, style: ScalarStyle, tag: Option<String> },
-    List { items: Vec<Node>, flow: bool },
-    Map { entries: Vec<(Node, Node)>, flow: bool },
+    Scalar {
+        text: String,
+        style: ScalarStyle,
+        tag: Option<String>,
+    },
+    List {
+        items: Vec<Node>,
+        flow: bool,
+    },
+    Map {
+        entries: Vec<(Node, Node)>,
+        flow: bool,
+    },
 }
 
 /// Why a text is no YAML for us.
@@ -48,7 +58,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Option<Node>>, Syntax> {
             message: error.info(),
         })?;
         let at = span.byte_range().unwrap_or_default();
-        builder.event(event, at).map_err(|message| Syntax { line: span.start.line(), message })?;
+        builder.event(event, at).map_err(|message| Syntax {
+            line: span.start.line(),
+            message,
+        })?;
     }
     Ok(builder.documents)
 }
@@ -69,7 +82,11 @@ struct Open {
 
 impl Builder {
     fn event(&mut self, event: Event<'_>, span: Range<usize>) -> Result<(), String> {
-        let node = |kind, span| Node { kind, span, shared: false };
+        let node = |kind, span| Node {
+            kind,
+            span,
+            shared: false,
+        };
         match event {
             Event::DocumentStart(..) => {
                 self.documents.push(None);
@@ -77,24 +94,47 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let tag = tag.map(|tag| tag.core_suffix().map_or_else(|| tag.original(), str::to_owned));
-                let kind = Kind::Scalar { text: text.into_owned(), style, tag };
+                let tag = tag.map(|tag| {
+                    tag.core_suffix()
+                        .map_or_else(|| tag.original(), str::to_owned)
+                });
+                let kind = Kind::Scalar {
+                    text: text.into_owned(),
+                    style,
+                    tag,
+                };
                 self.complete(node(kind, span), anchor)
             }
             Event::SequenceStart(style, anchor, _) => {
                 let flow = style == StructureStyle::Flow;
-                let kind = Kind::List { items: Vec::new(), flow };
-                self.open.push(Open { node: node(kind, span), anchor, key: None });
+                let kind = Kind::List {
+                    items: Vec::new(),
+                    flow,
+                };
+                self.open.push(Open {
+                    node: node(kind, span),
+                    anchor,
+                    key: None,
+                });
                 Ok(())
             }
             Event::MappingStart(style, anchor, _) => {
                 let flow = style == StructureStyle::Flow;
-                let kind = Kind::Map { entries: Vec::new(), flow };
-                self.open.push(Open { node: node(kind, span), anchor, key: None });
+                let kind = Kind::Map {
+                    entries: Vec::new(),
+                    flow,
+                };
+                self.open.push(Open {
+                    node: node(kind, span),
+                    anchor,
+                    key: None,
+                });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                let Some(mut open) = self.open.pop() else { return Ok(()) };
+                let Some(mut open) = self.open.pop() else {
+                    return Ok(());
+                };
                 if open.node.is_flow() {
                     open.node.span.end = span.end;
                 }
@@ -102,7 +142,11 @@ impl Builder {
                 self.complete(open.node, open.anchor)
             }
             Event::Alias(id) => {
-                let mut copy = self.anchors.get(&id).cloned().ok_or("an alias within its own anchor")?;
+                let mut copy = self
+                    .anchors
+                    .get(&id)
+                    .cloned()
+                    .ok_or("an alias within its own anchor")?;
                 self.copied += copy.share();
                 if self.copied > MOST {
                     return Err("aliases stand for too much".to_owned());
@@ -163,24 +207,27 @@ impl Node {
         1 + match &mut self.kind {
             Kind::Scalar { .. } => 0,
             Kind::List { items, .. } => items.iter_mut().map(Self::share).sum::<usize>(),
-            Kind::Map { entries, .. } => {
-                entries.iter_mut().map(|(key, value)| key.share() + value.share()).sum()
-            }
+            Kind::Map { entries, .. } => entries
+                .iter_mut()
+                .map(|(key, value)| key.share() + value.share())
+                .sum(),
         }
     }
 
     /// Resolves `<<`: what it brings are further entries, shared, behind the mapping's own.
     fn merge(&mut self) -> Result<(), String> {
-        let Kind::Map { entries, .. } = &mut self.kind else { return Ok(()) };
-        let plain = |key: &Self| {
-            matches!(&key.kind, Kind::Scalar { text, style: ScalarStyle::Plain, .. } if text == "<<")
+        let Kind::Map { entries, .. } = &mut self.kind else {
+            return Ok(());
         };
+        let plain = |key: &Self| matches!(&key.kind, Kind::Scalar { text, style: ScalarStyle::Plain, .. } if text == "<<");
         let mut brought = Vec::new();
         for (_, value) in entries.iter().filter(|(key, _)| plain(key)) {
             let sources = match &value.kind {
                 Kind::Map { .. } => std::slice::from_ref(value),
                 Kind::List { items, .. } => items.as_slice(),
-                Kind::Scalar { .. } => return Err("`<<` of something that is no mapping".to_owned()),
+                Kind::Scalar { .. } => {
+                    return Err("`<<` of something that is no mapping".to_owned());
+                }
             };
             for source in sources {
                 let Kind::Map { entries, .. } = &source.kind else {
@@ -216,50 +263,76 @@ impl Node {
 
     /// The node at a path.
     pub(super) fn find(&self, path: &Path) -> Option<&Self> {
-        path.steps().iter().try_fold(self, |node, step| match (step, &node.kind) {
-            (Step::Key(name), Kind::Map { entries, .. }) => {
-                entries.iter().find(|(key, _)| key.name() == name).map(|(_, value)| value)
-            }
-            (Step::Index(index), Kind::List { items, .. }) => items.get(*index),
-            _ => None,
-        })
+        path.steps()
+            .iter()
+            .try_fold(self, |node, step| match (step, &node.kind) {
+                (Step::Key(name), Kind::Map { entries, .. }) => entries
+                    .iter()
+                    .find(|(key, _)| key.name() == name)
+                    .map(|(_, value)| value),
+                (Step::Index(index), Kind::List { items, .. }) => items.get(*index),
+                _ => None,
+            })
     }
 
     /// Where its text ends.
     pub(super) fn end(&self, text: &str) -> usize {
         match &self.kind {
-            Kind::Scalar { style: ScalarStyle::Literal | ScalarStyle::Folded, .. } => {
+            Kind::Scalar {
+                style: ScalarStyle::Literal | ScalarStyle::Folded,
+                ..
+            } => {
                 let body = text.get(self.span.clone()).unwrap_or_default();
                 // `|+` keeps the empty lines behind it: they are content.
                 let keeps = self.header(text).is_some_and(|at| {
-                    text.get(at..).and_then(|rest| rest.lines().next()).is_some_and(|header| header.contains('+'))
+                    text.get(at..)
+                        .and_then(|rest| rest.lines().next())
+                        .is_some_and(|header| header.contains('+'))
                 });
                 let lines = body.rfind('\n').map_or(body.len(), |newline| newline + 1);
                 self.span.start + if keeps { lines } else { body.trim_end().len() }
             }
-            Kind::Map { entries, flow: false } => entries
+            Kind::Map {
+                entries,
+                flow: false,
+            } => entries
                 .iter()
                 .filter(|(key, _)| !key.shared)
                 .map(|(key, value)| key.span.end.max(value.own_end(text)))
                 .max()
                 .unwrap_or(self.span.end),
-            Kind::List { items, flow: false } => {
-                items.iter().map(|item| item.own_end(text)).max().unwrap_or(self.span.end)
-            }
+            Kind::List { items, flow: false } => items
+                .iter()
+                .map(|item| item.own_end(text))
+                .max()
+                .unwrap_or(self.span.end),
             Kind::Scalar { .. } | Kind::Map { .. } | Kind::List { .. } => self.span.end,
         }
     }
 
     /// Where the `|` or `>` of a block scalar is; its own span begins with the text.
     pub(super) fn header(&self, text: &str) -> Option<usize> {
-        let block = matches!(&self.kind, Kind::Scalar { style: ScalarStyle::Literal | ScalarStyle::Folded, .. });
+        let block = matches!(
+            &self.kind,
+            Kind::Scalar {
+                style: ScalarStyle::Literal | ScalarStyle::Folded,
+                ..
+            }
+        );
         let before = text.get(..self.span.start).filter(|_| block)?;
         before.rfind(['|', '>'])
     }
 
     /// `key:` and nothing behind it.
     pub(super) fn is_absent(&self) -> bool {
-        self.span.is_empty() && matches!(&self.kind, Kind::Scalar { style: ScalarStyle::Plain, .. })
+        self.span.is_empty()
+            && matches!(
+                &self.kind,
+                Kind::Scalar {
+                    style: ScalarStyle::Plain,
+                    ..
+                }
+            )
     }
 
     /// [`Node::end`], but of an alias the alias' own, and of nothing none.

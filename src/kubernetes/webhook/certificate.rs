@@ -15,8 +15,17 @@ use crate::listen::tls;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Replaces the acceptor for as long as it is polled. Connections that are open keep what they began with.
-pub(super) async fn watch(files: &TlsFiles, acceptor: watch::Sender<TlsAcceptor>, counters: &Counters) {
-    let read = || Some((std::fs::read(&files.cert).ok()?, std::fs::read(&files.key).ok()?));
+pub(super) async fn watch(
+    files: &TlsFiles,
+    acceptor: watch::Sender<TlsAcceptor>,
+    counters: &Counters,
+) {
+    let read = || {
+        Some((
+            std::fs::read(&files.cert).ok()?,
+            std::fs::read(&files.key).ok()?,
+        ))
+    };
     let mut seen = read();
     let mut failed = false;
     let mut look = tokio::time::interval(LOOK);

@@ -37,7 +37,11 @@ impl Counters {
         for result in ["success", "failure"] {
             reloads.with_label_values(&[result]);
         }
-        Ok(Self { registry, injections, reloads })
+        Ok(Self {
+            registry,
+            injections,
+            reloads,
+        })
     }
 
     /// One review more; `result` is of a closed set.

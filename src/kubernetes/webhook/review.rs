@@ -26,26 +26,42 @@ pub enum Malformed {
 /// # Errors
 /// [`Malformed`] if there is nothing that could be answered.
 pub fn answer(body: &[u8], settings: &Settings, counters: &Counters) -> Result<Value, Malformed> {
-    let review: Value = serde_json::from_slice(body).map_err(|error| Malformed::Json(error.to_string()))?;
+    let review: Value =
+        serde_json::from_slice(body).map_err(|error| Malformed::Json(error.to_string()))?;
     let is = |key: &str, wanted: &str| review.get(key).and_then(Value::as_str) == Some(wanted);
     if !is("apiVersion", "admission.k8s.io/v1") || !is("kind", "AdmissionReview") {
         return Err(Malformed::Kind);
     }
-    let request = review.get("request").filter(|request| request.is_object()).ok_or(Malformed::Request)?;
-    let uid = request.get("uid").and_then(Value::as_str).filter(|uid| !uid.is_empty()).ok_or(Malformed::Request)?;
+    let request = review
+        .get("request")
+        .filter(|request| request.is_object())
+        .ok_or(Malformed::Request)?;
+    let uid = request
+        .get("uid")
+        .and_then(Value::as_str)
+        .filter(|uid| !uid.is_empty())
+        .ok_or(Malformed::Request)?;
     let mut response = json!({"uid": uid, "allowed": true});
     let decision = decide(request, settings);
     counters.review(decision.result);
-    if let (Some(response), true) = (response.as_object_mut(), decision.patch.is_some() || !decision.warnings.is_empty()) {
+    if let (Some(response), true) = (
+        response.as_object_mut(),
+        decision.patch.is_some() || !decision.warnings.is_empty(),
+    ) {
         if let Some(patch) = decision.patch {
             response.insert("patchType".to_owned(), json!("JSONPatch"));
-            response.insert("patch".to_owned(), json!(STANDARD.encode(patch.to_string())));
+            response.insert(
+                "patch".to_owned(),
+                json!(STANDARD.encode(patch.to_string())),
+            );
         }
         if !decision.warnings.is_empty() {
             response.insert("warnings".to_owned(), json!(decision.warnings));
         }
     }
-    Ok(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    Ok(
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}),
+    )
 }
 
 struct Decision {
@@ -56,7 +72,11 @@ struct Decision {
 
 impl Decision {
     const fn only(result: &'static str) -> Self {
-        Self { result, patch: None, warnings: Vec::new() }
+        Self {
+            result,
+            patch: None,
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -74,8 +94,13 @@ fn decide(request: &Value, settings: &Settings) -> Decision {
         return Decision::only("ignored");
     };
     // By the namespace's label come pods of all sorts; only who asks for the sidecar is told why there is none.
-    let labels = object.get("metadata").and_then(|metadata| metadata.get("labels"));
-    let asked = labels.and_then(|labels| labels.get(INJECT)).and_then(Value::as_str) == Some("true");
+    let labels = object
+        .get("metadata")
+        .and_then(|metadata| metadata.get("labels"));
+    let asked = labels
+        .and_then(|labels| labels.get(INJECT))
+        .and_then(Value::as_str)
+        == Some("true");
     let Some(pod) = Pod::within(object, Path::default()) else {
         return refused(&Refusal::NoPod, asked, request);
     };
@@ -91,29 +116,50 @@ fn decide(request: &Value, settings: &Settings) -> Decision {
 }
 
 fn injected(injection: &Injection, request: &Value) -> Decision {
-    let Injection { container, listen, upstream, .. } = injection;
+    let Injection {
+        container,
+        listen,
+        upstream,
+        ..
+    } = injection;
     let pod = shown(request);
     tracing::info!(%pod, %container, listen, upstream, "injected");
     Decision {
         result: "injected",
         patch: Some(injector::patch(&injection.edits)),
-        warnings: injection.warnings.iter().map(|warning| short(&warning.to_string())).collect(),
+        warnings: injection
+            .warnings
+            .iter()
+            .map(|warning| short(&warning.to_string()))
+            .collect(),
     }
 }
 
 fn refused(refusal: &Refusal, told: bool, request: &Value) -> Decision {
     let pod = shown(request);
     tracing::info!(%pod, reason = %refusal, "not injected");
-    let warnings = if told { vec![short(&format!("not injected: {refusal}"))] } else { Vec::new() };
-    Decision { result: refusal.label(), patch: None, warnings }
+    let warnings = if told {
+        vec![short(&format!("not injected: {refusal}"))]
+    } else {
+        Vec::new()
+    };
+    Decision {
+        result: refusal.label(),
+        patch: None,
+        warnings,
+    }
 }
 
 /// A pod's name, which it may not have yet.
 fn shown(request: &Value) -> String {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
-    let metadata = request.get("object").and_then(|object| object.get("metadata"));
+    let metadata = request
+        .get("object")
+        .and_then(|object| object.get("metadata"));
     let of = |key: &str| text(metadata.and_then(|metadata| metadata.get(key)));
-    let name = Some(of("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| of("generateName"));
+    let name = Some(of("name"))
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| of("generateName"));
     format!("{}/{name}", text(request.get("namespace")))
 }
 
@@ -121,5 +167,9 @@ fn shown(request: &Value) -> String {
 fn short(warning: &str) -> String {
     const MOST: usize = 256;
     let warning = format!("tokenglass: {warning}");
-    if warning.chars().count() <= MOST { warning } else { warning.chars().take(MOST - 1).chain(['…']).collect() }
+    if warning.chars().count() <= MOST {
+        warning
+    } else {
+        warning.chars().take(MOST - 1).chain(['…']).collect()
+    }
 }

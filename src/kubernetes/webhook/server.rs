@@ -107,7 +107,9 @@ enum Port {
 /// # Errors
 /// If it cannot start.
 pub fn run(options: Options) -> Result<(), Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = Server::bind(options).await?;
@@ -142,7 +144,13 @@ impl Server {
             leaving: AtomicBool::new(false),
         });
         let (listener, admin) = (bind(options.listen).await?, bind(options.admin).await?);
-        Ok(Self { listener, admin, acceptor, options, shared })
+        Ok(Self {
+            listener,
+            admin,
+            acceptor,
+            options,
+            shared,
+        })
     }
 
     /// Where reviews go.
@@ -174,10 +182,16 @@ impl Server {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Problem> {
-    TcpListener::bind(address).await.map_err(|source| Problem::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Problem::Listen { address, source })
 }
 
-async fn accept(listener: TcpListener, tls: Option<watch::Receiver<TlsAcceptor>>, shared: Arc<Shared>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<watch::Receiver<TlsAcceptor>>,
+    shared: Arc<Shared>,
+) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -215,11 +229,18 @@ async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Ar
     }
 }
 
-async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, h2: bool, port: Port, shared: Arc<Shared>) {
-    let service = ServiceBuilder::new().layer(CatchPanicLayer::new()).service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.respond(request, port).await) }
-    });
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    h2: bool,
+    port: Port,
+    shared: Arc<Shared>,
+) {
+    let service = ServiceBuilder::new()
+        .layer(CatchPanicLayer::new())
+        .service_fn(move |request| {
+            let shared = Arc::clone(&shared);
+            async move { Ok::<_, Infallible>(shared.respond(request, port).await) }
+        });
     let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(service));
     let served = if h2 {
         http2::Builder::new(TokioExecutor::new())
@@ -244,7 +265,9 @@ impl Shared {
     async fn respond(&self, request: Request<Incoming>, port: Port) -> Response<Full<Bytes>> {
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match (port, request.uri().path()) {
-            (Port::Reviews, "/mutate") if request.method() == Method::POST => self.mutate(request).await,
+            (Port::Reviews, "/mutate") if request.method() == Method::POST => {
+                self.mutate(request).await
+            }
             (_, "/healthz") if read => plain(StatusCode::OK, "ok\n"),
             (_, "/readyz") if read => {
                 if self.leaving.load(Ordering::Relaxed) {
@@ -260,25 +283,35 @@ impl Shared {
                 response
             }
             (Port::Reviews, "/mutate") => {
-                let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview\n");
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                let mut response =
+                    plain(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview\n");
+                response
+                    .headers_mut()
+                    .insert(ALLOW, HeaderValue::from_static("POST"));
                 response
             }
-            _ => plain(StatusCode::NOT_FOUND, "here are POST /mutate, /healthz, /readyz; on the admin port /metrics\n"),
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "here are POST /mutate, /healthz, /readyz; on the admin port /metrics\n",
+            ),
         }
     }
 
     async fn mutate(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let too_large = || {
             self.counters.review("malformed");
-            plain(StatusCode::PAYLOAD_TOO_LARGE, "larger than any AdmissionReview\n")
+            plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "larger than any AdmissionReview\n",
+            )
         };
         let body = request.into_body();
         // What says that it is too large is not read first.
         if body.size_hint().lower() > LARGEST as u64 {
             return too_large();
         }
-        let body = match tokio::time::timeout(PATIENCE, Limited::new(body, LARGEST).collect()).await {
+        let body = match tokio::time::timeout(PATIENCE, Limited::new(body, LARGEST).collect()).await
+        {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
             Ok(Err(_)) => {
@@ -287,13 +320,18 @@ impl Shared {
             }
             Err(_) => {
                 self.counters.review("malformed");
-                return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n");
+                return plain(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the body did not come in time\n",
+                );
             }
         };
         match review::answer(&body, &self.settings, &self.counters) {
             Ok(answer) => {
                 let mut response = plain(StatusCode::OK, answer.to_string());
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 response
             }
             Err(malformed) => {
@@ -308,6 +346,9 @@ impl Shared {
 fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
