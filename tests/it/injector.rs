@@ -81,8 +81,10 @@ fn twice_is_once() {
         let twice = rewrite(&once.text, &Settings::default()).unwrap();
         assert_eq!(once.text, twice.text, "{}", folder.display());
         // With other settings it is not done over either: what vLLM was is not known any more.
-        let mut other = Settings::default();
-        other.workers = 7;
+        let other = Settings {
+            workers: 7,
+            ..Settings::default()
+        };
         assert_eq!(
             rewrite(&once.text, &other).unwrap().text,
             once.text,

@@ -1,9 +1,10 @@
 //! The admission webhook over TLS, asked as an API server asks.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -483,4 +484,68 @@ fn a_new_certificate_is_taken_up() {
         );
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// The command itself: it says where it is, and ends when told to, after its last pods.
+#[test]
+fn the_command_serves_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    let mut process = Command::new(env!("CARGO_BIN_EXE_tokenglass"))
+        .args([
+            "webhook",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--tls-cert",
+        ])
+        .arg(folder.path().join("tls.crt"))
+        .arg("--tls-key")
+        .arg(folder.path().join("tls.key"))
+        .env_clear()
+        .env("TOKENGLASS_LOG__FORMAT", "json")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let text = line.to_string();
+    assert!(text.contains("listening"), "{text}");
+    let admin = [&line["admin"], &line["fields"]["admin"]];
+    let admin: SocketAddr = admin
+        .iter()
+        .find_map(|value| value.as_str())
+        .unwrap()
+        .parse()
+        .unwrap();
+    let ready = || {
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        answer(&mut stream).0
+    };
+    assert_eq!(ready(), 200);
+    let kill = || {
+        Command::new("kill")
+            .arg(process.id().to_string())
+            .status()
+            .unwrap()
+    };
+    assert!(kill().success());
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while ready() != 503 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The second ends it at once.
+    assert!(kill().success());
+    let began = Instant::now();
+    assert!(process.wait().unwrap().success());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -71,10 +71,10 @@ pub(super) fn listening(launch: &Launch<'_>) -> Result<Listening, Refusal> {
     for word in &launch.words {
         reader.word(word)?;
     }
-    if let Pending::Value { name, seen: false } = &reader.pending {
-        if name == "port" || name == "host" {
-            return Err(Refusal::Port(format!("--{name} has no value")));
-        }
+    if let Pending::Value { name, seen: false } = &reader.pending
+        && (name == "port" || name == "host")
+    {
+        return Err(Refusal::Port(format!("--{name} has no value")));
     }
     let host = match reader.host.as_deref() {
         None | Some("" | "0.0.0.0") => Host::Any,
@@ -230,11 +230,10 @@ impl Reader<'_> {
                     return Err(Refusal::Port("--port is given twice".to_owned()));
                 }
             }
-            "host" => {
-                if self.host.replace(value.to_owned()).is_some() {
-                    return Err(Refusal::Port("--host is given twice".to_owned()));
-                }
+            "host" if self.host.is_some() => {
+                return Err(Refusal::Port("--host is given twice".to_owned()));
             }
+            "host" => self.host = Some(value.to_owned()),
             "api-key" => self.key = Some(from_variable(word)),
             _ => {}
         }

@@ -110,7 +110,7 @@ pub(super) fn look(container: &Value) -> Found<'_> {
     let first = elements.first().and_then(Word::literal).map(program);
 
     if let Some(script) = script(&elements) {
-        return in_script(strings, &elements, script, environment, image);
+        return in_script(strings, &elements, script, &environment, image);
     }
     if let Some(start) = server(&elements, &environment) {
         let words = elements.get(start..).unwrap_or_default().to_vec();
@@ -149,6 +149,11 @@ pub(super) fn look(container: &Value) -> Found<'_> {
             end,
             environment,
         }));
+    }
+    // `vllm bench` and the like.
+    let second = elements.get(1).and_then(Word::literal);
+    if first == Some("vllm") && second.is_some_and(|verb| verb != "serve") {
+        return Found::Other;
     }
     if given {
         // Another program of vLLM's image: `sleep`, a download, a benchmark.
@@ -263,7 +268,7 @@ fn in_script<'a>(
     strings: Vec<Text<'a>>,
     elements: &[Word],
     place: usize,
-    environment: Environment<'a>,
+    environment: &Environment<'a>,
     image: &str,
 ) -> Found<'a> {
     let Some(text) = strings.get(place).map(|text| text.text) else {

@@ -291,6 +291,8 @@ fn other_programs_are_none_of_ours() {
         json!({"image": "nginx", "args": ["--port", "8000"]}),
         json!({"image": "vllm/vllm-openai", "command": ["sleep", "infinity"]}),
         json!({"image": "x", "command": ["vllm", "bench", "serve"]}),
+        json!({"image": "vllm/vllm-openai", "command": ["vllm", "bench", "serve", "--port", "8000"]}),
+        json!({"image": "vllm/vllm-openai", "args": ["vllm", "run-batch"]}),
         json!({"image": "x", "command": ["sh", "-c", "curl vllm:8000"]}),
         json!({}),
     ] {

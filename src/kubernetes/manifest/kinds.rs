@@ -135,14 +135,14 @@ impl<'a> Finder<'a, '_> {
             self.at(&["metadata", "uid"]).1.is_some() || self.at(&["status", "phase"]).1.is_some();
         let sites = self.template(&[]);
         if exists {
-            self.instead(sites, Refusal::Running)
+            Self::instead(&sites, Refusal::Running)
         } else {
             sites
         }
     }
 
     /// The refusal in the place of pods that would be injected, or refused for another reason than that there is no vLLM.
-    fn instead(&self, sites: Vec<Site<'a>>, refusal: Refusal) -> Vec<Site<'a>> {
+    fn instead(sites: &[Site<'_>], refusal: Refusal) -> Vec<Site<'a>> {
         let concerned = sites.iter().any(|site| match site {
             Site::Pod { pod, .. } => !matches!(
                 injector::inject(pod, &Settings::default()),
@@ -173,7 +173,7 @@ impl<'a> Finder<'a, '_> {
         if self.at(&[spec, template, "size"]).1.and_then(Value::as_u64) == Some(1) {
             return sites;
         }
-        self.instead(sites, Refusal::SharedTemplate)
+        Self::instead(&sites, Refusal::SharedTemplate)
     }
 
     /// KServe hands the predictor's pod on as it is, with the service's own labels and annotations; but only outside Knative.
@@ -192,7 +192,7 @@ impl<'a> Finder<'a, '_> {
             .1;
         match mode.and_then(Value::as_str) {
             Some("RawDeployment" | "Standard") => sites,
-            _ => self.instead(sites, Refusal::Knative),
+            _ => Self::instead(&sites, Refusal::Knative),
         }
     }
 
@@ -203,8 +203,8 @@ impl<'a> Finder<'a, '_> {
             Pod::apart(self.document, self.path.clone(), at),
             Some(self.object),
         );
-        self.instead(
-            sites,
+        Self::instead(
+            &sites,
             Refusal::Merged("the arguments of each InferenceService"),
         )
     }
@@ -221,9 +221,16 @@ impl<'a> Finder<'a, '_> {
             .and_then(Value::as_array)
             .is_some_and(|containers| {
                 containers.iter().all(|container| {
-                    ["command", "ports", "livenessProbe", "readinessProbe"]
-                        .iter()
-                        .all(|part| container.get(part).is_some())
+                    [
+                        "command",
+                        "args",
+                        "ports",
+                        "livenessProbe",
+                        "readinessProbe",
+                        "startupProbe",
+                    ]
+                    .iter()
+                    .all(|part| container.get(part).is_some())
                 })
             });
         let sites = Self::site(

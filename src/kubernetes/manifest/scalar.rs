@@ -55,7 +55,7 @@ pub(super) fn is_plain(text: &str) -> bool {
     let safe = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
     text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
         && text.chars().all(safe)
-        && value(text, ScalarStyle::Plain, None) == Value::from(text)
+        && value(text, ScalarStyle::Plain, None) == *text
         && !["y", "n", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str())
 }
 
