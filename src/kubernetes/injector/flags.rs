@@ -126,8 +126,8 @@ impl Reader<'_> {
         let Some(text) = word.text(self.environment) else {
             return self.unknown(word);
         };
-        if word.splits && text.trim().is_empty() {
-            return Ok(()); // Unset and unquoted, it is no word at all.
+        if word.vanishes(&text) {
+            return Ok(());
         }
         if word.splits && text.trim().contains(char::is_whitespace) {
             return self.split(word, &text);

@@ -124,8 +124,8 @@ impl Reader<'_> {
     fn run(&mut self) -> Result<(), Beyond> {
         while let Some(c) = self.peek() {
             match c {
-                ' ' | '\t' | '\r' => self.skip(1),
-                '\\' if self.eat("\\\n") || self.eat("\\\r\n") => {}
+                ' ' | '\t' => self.skip(1),
+                '\\' if self.eat("\\\n") => {}
                 '#' => {
                     let line = self.rest().find('\n').unwrap_or(self.rest().len());
                     self.skip(line);

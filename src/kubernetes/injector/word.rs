@@ -15,6 +15,8 @@ pub(super) struct Word {
     pub(super) pieces: Vec<Piece>,
     /// The shell splits an unquoted variable into words.
     pub(super) splits: bool,
+    /// Part of it is quoted: then it is a word even where there is nothing in it.
+    pub(super) quoted: bool,
 }
 
 /// A part of a word.
@@ -54,6 +56,11 @@ impl Word {
             }
         }
         Some(text)
+    }
+
+    /// Whether with this text it is no word at all: an unquoted variable of nothing.
+    pub(super) fn vanishes(&self, text: &str) -> bool {
+        self.splits && !self.quoted && text.trim().is_empty()
     }
 
     /// The text, if it is written out.
@@ -120,6 +127,7 @@ impl Word {
             span: 0..text.len(),
             pieces,
             splits: false,
+            quoted: true,
         }
     }
 }

@@ -9,10 +9,10 @@ impl Reader<'_> {
         let mut word = Building::default();
         while let Some(c) = self.peek() {
             match c {
-                ' ' | '\t' | '\r' | '\n' | ';' | '&' | '|' | '(' | ')' | '<' | '>' => break,
+                ' ' | '\t' | '\n' | ';' | '&' | '|' | '(' | ')' | '<' | '>' => break,
                 '\\' => {
                     self.skip(1);
-                    if !self.eat("\n") && !self.eat("\r\n") {
+                    if !self.eat("\n") {
                         let escaped = self.peek().ok_or(Beyond::Backslash)?;
                         self.skip(escaped.len_utf8());
                         word.literal.push(escaped);
@@ -96,9 +96,15 @@ impl Reader<'_> {
         }
     }
 
+    fn continues(&self) -> bool {
+        self.rest().starts_with("\\\n")
+    }
+
     fn dollar(&mut self, word: &mut Building, quoted: bool) -> Result<(), Beyond> {
         self.skip(1);
         match self.peek() {
+            // A line that goes on within a name.
+            Some('\\') if self.continues() => word.piece(Piece::Opaque, quoted),
             Some('(') => {
                 let inside = self.balanced('(', ')')?;
                 // The kubelet's own form, replaced before the shell starts; it alone is a bare name.
@@ -135,9 +141,13 @@ impl Reader<'_> {
                 let name = rest.get(..end).unwrap_or_default().to_owned();
                 self.skip(end);
                 word.piece(
-                    Piece::Variable {
-                        name,
-                        fallback: None,
+                    if self.continues() {
+                        Piece::Opaque
+                    } else {
+                        Piece::Variable {
+                            name,
+                            fallback: None,
+                        }
                     },
                     quoted,
                 );
@@ -242,6 +252,7 @@ impl Building {
             span,
             pieces: self.pieces,
             splits: self.splits,
+            quoted: self.quoted,
         }
     }
 }
