@@ -60,7 +60,7 @@ impl Word {
 
     /// Whether with this text it is no word at all: an unquoted variable of nothing.
     pub(super) fn vanishes(&self, text: &str) -> bool {
-        self.splits && !self.quoted && text.trim().is_empty()
+        self.splits && !self.quoted && text.trim_matches([' ', '\t', '\n']).is_empty()
     }
 
     /// The text, if it is written out.
