@@ -109,6 +109,89 @@ proptest! {
     }
 }
 
+/// A real shell runs the script before and after: vllm is called with the same arguments but for the port.
+#[test]
+fn a_real_shell_gives_vllm_the_new_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let vllm = folder.path().join("vllm");
+    std::fs::write(&vllm, "#!/bin/sh\nfor a; do printf '%s\\0' \"$a\"; done\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&vllm, executable).unwrap();
+    let called = |words: &[String]| -> Vec<String> {
+        let (program, rest) = words.split_first().unwrap();
+        let program = format!("/bin/{program}");
+        let output = Command::new(program)
+            .args(rest)
+            .env_clear()
+            .env("PATH", folder.path())
+            .env("PORT", "9000")
+            .env("MODEL", "a b")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_terminator('\0').map(str::to_owned).collect()
+    };
+    for (port, script) in [
+        ("8000", "vllm serve m"),
+        ("8000", "exec vllm serve \"$MODEL\" --dtype auto # --port 1"),
+        (
+            "8000",
+            "A=1 B='2 3' vllm serve m --trust-remote-code 2>&1\n",
+        ),
+        ("8000", "if true; then vllm serve 'x y'; fi"),
+        (
+            "8000",
+            "vllm serve m \\\n  --max-model-len 8000 \\\n  --served-model-name \"8000\"",
+        ),
+        (
+            "8000",
+            "vllm serve m --served-model-name a\\ b > /dev/stdout",
+        ),
+        ("9000", "vllm serve m --port $PORT --seed 9000"),
+        ("9000", "vllm serve m --port=\"${PORT:-1}\" --seed 9000"),
+        (
+            "7000",
+            "set -e; vllm serve m '--port' '7000' --x 7000 && true",
+        ),
+        ("7000", "(vllm serve m --po\"rt\"=7000 --x 'port 7000')"),
+        ("7000", "for i in 1; do vllm serve m --port 70\\\n00; done"),
+        ("7000", "exec vllm serve m \"$@\""),
+    ] {
+        let mut words = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        if script.contains("$@") {
+            words.extend(["--".to_owned(), "--port".to_owned(), "7000".to_owned()]);
+        }
+        let pod = json!({"spec": {"containers": [{
+            "name": "vllm", "image": "vllm/vllm-openai", "command": words,
+            "env": [{"name": "PORT", "value": "9000"}, {"name": "MODEL", "value": "a b"}],
+        }]}});
+        let outcome = inject(
+            &Pod::within(&pod, Path::default()).unwrap(),
+            &Settings::default(),
+        );
+        let Outcome::Inject(injection) = outcome else {
+            panic!("{script}: {outcome:?}")
+        };
+        assert_eq!(injection.listen.to_string(), port, "{script}");
+        let new = apply(&injection.edits, &pod).unwrap();
+        let new: Vec<String> =
+            serde_json::from_value(new["spec"]["containers"][0]["command"].clone()).unwrap();
+        let upstream = injection.upstream.to_string();
+
+        let mut expected = called(&words);
+        assert!(!expected.is_empty(), "{script}");
+        let flag = expected
+            .iter()
+            .position(|word| word == "--port" || word.starts_with("--port="));
+        match flag {
+            Some(at) if expected[at] == "--port" => expected[at + 1] = upstream,
+            Some(at) => expected[at] = format!("--port={upstream}"),
+            None => expected.extend(["--port".to_owned(), upstream]),
+        }
+        assert_eq!(called(&new), expected, "{script}\n{new:?}");
+    }
+}
+
 const FLAGS: &[&str] = &[
     "--trust-remote-code",
     "--max-model-len 4096",
