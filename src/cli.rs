@@ -5,18 +5,23 @@
 
 mod exit;
 mod output;
+mod sidecar;
 
 pub use self::exit::{Failure, exit, usage};
-pub use self::output::{completions, config, validate};
+pub use self::output::{completions, config, inject, validate};
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::Sources;
+use self::sidecar::Sidecar;
+use crate::config::{Sources, TlsFiles};
+use crate::kubernetes::injector::Settings;
+use crate::kubernetes::webhook;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -34,6 +39,22 @@ pub enum Command {
     Validate(Sources),
     /// Print the effective configuration.
     Config(Sources),
+    /// Put the sidecar into manifests.
+    Inject {
+        /// The manifests; `-` is stdin.
+        file: PathBuf,
+        /// Only say what would be done.
+        check: bool,
+        /// How the sidecar is made.
+        settings: Box<Settings>,
+    },
+    /// Serve the admission webhook.
+    Webhook {
+        /// For the log.
+        sources: Sources,
+        /// Where, and with which certificate.
+        options: Box<webhook::Options>,
+    },
     /// Print a completion script.
     Completions(Shell),
 }
@@ -65,6 +86,34 @@ enum Verb {
     Validate(File),
     /// Print the effective configuration and where each value came from
     Config(Proxy),
+    /// Print Kubernetes manifests with the sidecar put in front of vLLM
+    Inject {
+        /// Manifests to read, YAML or JSON; - for stdin
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Only say what would be done; exit status 1 if anything is refused
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        sidecar: Sidecar,
+    },
+    /// Serve the mutating admission webhook that puts the sidecar into new pods
+    Webhook {
+        /// Address for the API server's requests, by TLS
+        #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8443")]
+        listen: SocketAddr,
+        /// Address for metrics and health, without TLS
+        #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:9101")]
+        admin: SocketAddr,
+        /// Certificate chain, PEM; read again when it changes
+        #[arg(long, value_name = "FILE")]
+        tls_cert: PathBuf,
+        /// Its key, PEM
+        #[arg(long, value_name = "FILE")]
+        tls_key: PathBuf,
+        #[command(flatten)]
+        sidecar: Sidecar,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -125,6 +174,33 @@ pub fn parse(
         },
         Verb::Validate(file) => Command::Validate(sources.with_file(file.config)),
         Verb::Config(proxy) => Command::Config(proxy.onto(sources)),
+        Verb::Inject {
+            file,
+            check,
+            sidecar,
+        } => Command::Inject {
+            file,
+            check,
+            settings: Box::new(sidecar.settings()?),
+        },
+        Verb::Webhook {
+            listen,
+            admin,
+            tls_cert,
+            tls_key,
+            sidecar,
+        } => Command::Webhook {
+            sources,
+            options: Box::new(webhook::Options {
+                listen,
+                admin,
+                tls: TlsFiles {
+                    cert: tls_cert,
+                    key: tls_key,
+                },
+                settings: sidecar.settings()?,
+            }),
+        },
         Verb::Completions { shell } => Command::Completions(shell),
     })
 }
@@ -214,6 +290,15 @@ mod tests {
             Ok(Command::Config(_))
         ));
         assert!(matches!(
+            parse_words("tokenglass inject -f - --check --gpu nvml --native-sidecar false"),
+            Ok(Command::Inject { check: true, settings, .. }) if !settings.native_sidecar
+        ));
+        assert!(matches!(
+            parse_words("tokenglass webhook --tls-cert c --tls-key k --drain-timeout 10m"),
+            Ok(Command::Webhook { options, .. })
+                if options.listen.port() == 8443 && options.settings.drain_timeout.as_secs() == 600
+        ));
+        assert!(matches!(
             parse_words("tokenglass completions bash"),
             Ok(Command::Completions(_))
         ));
@@ -221,6 +306,10 @@ mod tests {
             "tokenglass --listen x run",
             "tokenglass demo --duration 0",
             "tokenglass x",
+            "tokenglass inject",
+            "tokenglass inject -f x --gpu some",
+            "tokenglass inject -f x --admin-port 0",
+            "tokenglass webhook --tls-cert c",
         ] {
             assert!(parse_words(line).is_err(), "{line}");
         }

@@ -18,6 +18,7 @@ pub mod gpu;
 mod hop_by_hop;
 mod housekeeping;
 pub mod inject;
+pub mod kubernetes;
 pub mod ledger;
 pub mod listen;
 mod log_limit;

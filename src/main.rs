@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tokenglass::cli::{self, Command, Failure};
 use tokenglass::config::{self, Loaded, Sources};
+use tokenglass::kubernetes::webhook;
 use tokenglass::{app, demo, telemetry};
 
 // A feature, so that sanitizers, heap profilers and odd platforms can have the system's allocator.
@@ -26,6 +27,14 @@ fn main() -> ExitCode {
         }
         Command::Validate(sources) => cli::validate(&sources),
         Command::Config(sources) => cli::config(&sources),
+        Command::Inject {
+            file,
+            check,
+            settings,
+        } => cli::inject(&file, check, &settings),
+        Command::Webhook { sources, options } => {
+            start(&sources, |_loaded, _log| Ok(webhook::run(*options)?))
+        }
         Command::Completions(shell) => cli::completions(shell),
     })
 }

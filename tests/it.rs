@@ -56,6 +56,10 @@ mod held_back;
 mod http2;
 #[path = "it/inject.rs"]
 mod inject;
+#[path = "it/injector.rs"]
+mod injector;
+#[path = "it/injector_webhook.rs"]
+mod injector_webhook;
 #[path = "it/labels.rs"]
 mod labels;
 #[path = "it/large.rs"]

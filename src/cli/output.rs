@@ -1,6 +1,7 @@
 //! The commands that only print.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -8,6 +9,8 @@ use clap_complete::Shell;
 
 use super::exit::Failure;
 use crate::config::{Sources, check_files, show};
+use crate::kubernetes::injector::Settings;
+use crate::kubernetes::manifest;
 
 /// `tokenglass validate`
 ///
@@ -47,6 +50,45 @@ pub fn completions(shell: Shell) -> Result<(), Failure> {
         &mut script,
     );
     print(&script)
+}
+
+/// `tokenglass inject -f FILE`: the manifests to stdout, what was done and what not to stderr.
+///
+/// # Errors
+///
+/// If the file cannot be read or is no YAML; with `check` also if any pod is refused.
+pub fn inject(file: &Path, check: bool, settings: &Settings) -> Result<(), Failure> {
+    let shown = if file == Path::new("-") {
+        "stdin".into()
+    } else {
+        file.to_string_lossy()
+    };
+    let text = read(file).with_context(|| format!("cannot read {shown}"))?;
+    let done = manifest::rewrite(&text, settings)
+        .map_err(anyhow::Error::from)
+        .context(shown.into_owned())?;
+    let mut stderr = io::stderr().lock();
+    for report in &done.reports {
+        // As in `exit`: nobody is left to tell where stderr is closed.
+        let _ = writeln!(stderr, "{report}");
+    }
+    drop(stderr);
+    if !check {
+        return print(done.text.as_bytes());
+    }
+    match done.refused() {
+        0 => Ok(()),
+        refused => Err(anyhow::anyhow!("{refused} of {} refused", done.reports.len()).into()),
+    }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().lock().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file)
 }
 
 fn print(text: &[u8]) -> Result<(), Failure> {

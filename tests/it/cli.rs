@@ -234,3 +234,81 @@ fn completions_for_every_shell_and_for_a_reader_that_leaves() {
         assert_eq!(stderr(&output), "", "{arguments:?}");
     }
 }
+
+#[test]
+fn inject_prints_and_says() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("pod.yaml");
+    let pod = "# mine\nkind: Pod\napiVersion: v1\nmetadata: {name: vllm}\nspec:\n  containers:\n  - name: vllm\n    image: vllm/vllm-openai:v0.11.0\n    args: [--model, m]\n";
+    fs::write(&file, pod).unwrap();
+    let path = file.to_str().unwrap();
+    let output = tokenglass(&["inject", "-f", path]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stdout(&output).starts_with("# mine\n"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(stdout(&output).contains("name: tokenglass"));
+    assert!(stderr(&output).starts_with("pod/vllm: injected before container vllm"));
+
+    let check = tokenglass(&["inject", "-f", path, "--check"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        (check.status.code(), stdout(&check).as_str()),
+        (Some(0), "")
+    );
+
+    // Flags, then annotations.
+    let flags = [
+        "inject",
+        "-f",
+        path,
+        "--native-sidecar",
+        "false",
+        "--image",
+        "mine:1",
+    ];
+    let output = tokenglass(&flags).output().unwrap();
+    assert!(stdout(&output).contains("image: \"mine:1\""));
+    assert!(!stdout(&output).contains("initContainers"));
+
+    // What is refused passes as it is; only --check makes it a failure.
+    let refused = pod.replace("--model, m", "--uds, /x");
+    fs::write(&file, &refused).unwrap();
+    let output = tokenglass(&["inject", "-f", path]).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), refused));
+    assert!(stderr(&output).contains("refused: vLLM listens on a Unix socket"));
+    let check = tokenglass(&["inject", "--check", "-f", path])
+        .output()
+        .unwrap();
+    assert_eq!(
+        (check.status.code(), stdout(&check).as_str()),
+        (Some(1), "")
+    );
+    assert!(
+        stderr(&check).ends_with("tokenglass: 1 of 1 refused\n"),
+        "{}",
+        stderr(&check)
+    );
+
+    fs::write(&file, "a: [\n").unwrap();
+    let output = tokenglass(&["inject", "-f", path]).output().unwrap();
+    assert_eq!(
+        (output.status.code(), stdout(&output).as_str()),
+        (Some(1), "")
+    );
+    assert!(
+        stderr(&output).contains("pod.yaml: not YAML: line "),
+        "{}",
+        stderr(&output)
+    );
+    let output = tokenglass(&["inject", "-f", "/nowhere"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let output = tokenglass(&["inject", "-f", path, "--gpu", "x"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--gpu is `x`, not off, nvml or dcgm-exporter"));
+}
