@@ -23,6 +23,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::drain::{Drain, Stage, Trigger};
 use crate::exposition::{self, Exposition};
+use crate::gateway::Registry;
 use crate::housekeeping;
 use crate::proxy::reply::Reply;
 use patience::Patience;
@@ -38,6 +39,8 @@ const CONNECTIONS: usize = 128;
 /// What the admin port answers from.
 #[derive(Debug)]
 pub struct Admin {
+    /// Where there are several upstreams: ready if one of them is.
+    pub gateway: Option<Arc<Registry>>,
     /// Rendered on each scrape.
     pub exposition: Exposition,
     /// Ready until the end begins.
@@ -101,6 +104,13 @@ impl Admin {
             "/metrics" if read => self.scrape(request.headers()),
             "/healthz" if read => plain(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" if read => match self.drain.stage() {
+                Stage::Running if self.gateway.as_ref().is_some_and(|all| !all.is_ready()) => {
+                    plain(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        TEXT,
+                        "no upstream is healthy\n",
+                    )
+                }
                 Stage::Running => plain(StatusCode::OK, TEXT, "ready\n"),
                 Stage::Leaving | Stage::Draining | Stage::Over => {
                     plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")

@@ -8,21 +8,22 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::Admin;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, UpstreamUrl};
 use crate::drain::{self, Drain, Stage, Trigger};
 use crate::engine::{Snapshots, Taken};
 use crate::exposition::Exposition;
+use crate::gateway::Registry;
 use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
-use crate::poll::Poller;
+use crate::poll::{Fleet, Polled, Poller};
 use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
 use crate::tenants::{MapError, Tenants};
 use crate::tokens::{Direction, Estimated, Estimator, Sink};
 use crate::upstream::{Connector, OpenConnections, TlsError};
-use crate::worker;
+use crate::worker::{self, Upstreams};
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -103,19 +104,23 @@ impl App {
     pub fn start(config: Config, shown: String) -> Result<Self, Error> {
         let open = OpenConnections::default();
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
-        let connectors = connectors(&config, &open)?;
         let listener = listen(config.server.listen, config.server.backlog)?;
         let admin_listener = listen(config.admin.listen, 128)?;
         let data = listener.local_addr()?;
         let admin = admin_listener.local_addr()?;
         let tenants = Tenants::new(&config.tenants)?;
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry, open, &config, tenants)?);
+        let metrics = Arc::new(Metrics::new(&registry, open.clone(), &config, tenants)?);
         let (trigger, drain) = drain::channel();
 
         let gpu = Gpu::start(&config.gpu, &Place::here())?;
         let engine = snapshots(&config, &metrics);
+        let (upstreams, polled) = upstreams(&config, &metrics, engine.as_ref(), open)?;
         Admin {
+            gateway: match &upstreams {
+                Upstreams::One(..) => None,
+                Upstreams::Several(registry) => Some(Arc::clone(registry)),
+            },
             exposition: Exposition::new(Arc::clone(&metrics), engine.clone(), gpu),
             drain: drain.clone(),
             leave: trigger.clone(),
@@ -128,7 +133,7 @@ impl App {
         Poller {
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
-            connectors: connectors.clone(),
+            upstreams: polled,
             engine,
             drain: drain.clone(),
         }
@@ -136,7 +141,7 @@ impl App {
         let shared = worker::Shared {
             estimator: estimator(&config, &metrics)?,
             metrics: Arc::clone(&metrics),
-            connectors,
+            upstreams,
             tls,
             permits: Arc::new(Semaphore::new(config.server.max_connections)),
             drain: drain.clone(),
@@ -249,24 +254,36 @@ fn listen(address: SocketAddr, backlog: u32) -> Result<TcpListener, Error> {
     accept::bind(address, backlog).map_err(|source| Error::Listen { address, source })
 }
 
-fn connectors(config: &Config, open: &OpenConnections) -> Result<Vec<Connector>, Error> {
-    let upstream = &config.upstream;
-    upstream
-        .urls
-        .iter()
-        .map(|url| {
-            Connector::new(
-                url.clone(),
-                upstream.connect_timeout,
-                upstream.ca_file.as_deref(),
-                open.clone(),
-            )
-            .map_err(|source| Error::UpstreamTls {
-                url: url.to_string(),
-                source,
-            })
-        })
-        .collect()
+/// Where requests go, and who is polled: the same.
+fn upstreams(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    engine: Option<&Arc<Snapshots>>,
+    open: OpenConnections,
+) -> Result<(Upstreams, Polled), Error> {
+    let failed = |url: &UpstreamUrl, source| Error::UpstreamTls {
+        url: url.to_string(),
+        source,
+    };
+    let settings = &config.upstream;
+    if let ([url], false) = (&*settings.urls, config.is_gateway()) {
+        let ca_file = settings.ca_file.as_deref();
+        let connector = Connector::new(url.clone(), settings.connect_timeout, ca_file, open)
+            .map_err(|source| failed(url, source))?;
+        let upstream = metrics.polled.add(url.to_string());
+        if let Some(engine) = engine {
+            engine.add(upstream.id(), url.to_string());
+        }
+        return Ok((
+            Upstreams::One(connector.clone(), Arc::clone(&upstream)),
+            Polled::One(connector, upstream),
+        ));
+    }
+    let registry = Registry::new(config, metrics);
+    let (of_fleet, engine) = (Arc::clone(&registry), engine.cloned());
+    let fleet = Fleet::new(config, of_fleet, Arc::clone(metrics), engine, open)
+        .map_err(|(url, source)| failed(&url, source))?;
+    Ok((Upstreams::Several(registry), Polled::Several(fleet)))
 }
 
 /// Where what vLLM says of itself is kept, if anybody wants it.
@@ -274,22 +291,19 @@ fn snapshots(config: &Config, metrics: &Metrics) -> Option<Arc<Snapshots>> {
     let names = metrics.names();
     let ours = names.iter().map(|(name, kind)| (name.as_str(), *kind));
     config.engine.metrics.then(|| {
-        Arc::new(Snapshots::new(
-            (&config.engine).into(),
-            Taken::new(ours),
-            config.upstream.urls.iter().map(ToString::to_string),
-        ))
+        let snapshots = Snapshots::new((&config.engine).into(), Taken::new(ours), []);
+        Arc::new(if config.is_gateway() {
+            snapshots.changing()
+        } else {
+            snapshots
+        })
     })
 }
 
 fn urls(config: &Config) -> String {
-    let urls: Vec<_> = config
-        .upstream
-        .urls
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    urls.join(" ")
+    let urls = config.upstream.urls.iter().map(ToString::to_string);
+    let found = config.gateway.discover.iter().map(ToString::to_string);
+    urls.chain(found).collect::<Vec<_>>().join(" ")
 }
 
 fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<Estimator>> {

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod drain;
 pub mod engine;
 pub mod exposition;
+pub mod gateway;
 mod gather;
 pub mod gpu;
 mod hop_by_hop;

@@ -57,7 +57,8 @@ pub(super) fn whole(
             "needs tenants.map_file or tenants.hash_key too: raw values are never shown",
         );
     }
-    if !config.gateway.discover.is_empty() && matches!(origins.of("upstream.url"), Origin::Default) {
+    if !config.gateway.discover.is_empty() && matches!(origins.of("upstream.url"), Origin::Default)
+    {
         // The default is for those who say nothing of where their vLLM is.
         config.upstream.urls.clear();
     } else if config.upstream.urls.is_empty() && config.gateway.discover.is_empty() {

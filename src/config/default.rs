@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{
-    Admin, Config, Engine, Gateway, Gpu, GpuMode, GpuNaming, Health, HostnameLabel, Log, LogFormat, Observe,
-    Server, Shutdown, Tenants, Tokens, Upstream, UpstreamUrl, UsageMode,
+    Admin, Config, Engine, Gateway, Gpu, GpuMode, GpuNaming, Health, HostnameLabel, Log, LogFormat,
+    Observe, Server, Shutdown, Tenants, Tokens, Upstream, UpstreamUrl, UsageMode,
 };
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -2,8 +2,8 @@
 
 use super::key::Key;
 use super::kind::{
-    Address, Bytes, Count, Delay, Discoveries, File, Filter, Format, Header, Hidden, Hostname, Kind, Labels, Limit, Mode,
-    Naming, Positive, Switch, Text, Timeout, Urls, Usage, Words,
+    Address, Bytes, Count, Delay, Discoveries, File, Filter, Format, Header, Hidden, Hostname,
+    Kind, Labels, Limit, Mode, Naming, Positive, Switch, Text, Timeout, Urls, Usage, Words,
 };
 use super::token_models::TokenModels;
 use super::units::{KIB, MIB};

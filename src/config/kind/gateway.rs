@@ -39,7 +39,10 @@ impl Kind<Vec<Discover>> for Discoveries {
     }
 
     fn show(&self, field: &Vec<Discover>) -> String {
-        let shown: Vec<_> = field.iter().map(|source| quote(&source.to_string())).collect();
+        let shown: Vec<_> = field
+            .iter()
+            .map(|source| quote(&source.to_string()))
+            .collect();
         format!("[{}]", shown.join(", "))
     }
 }

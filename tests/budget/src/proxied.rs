@@ -11,7 +11,7 @@ use tokenglass::config::{Config, UpstreamUrl};
 use tokenglass::drain;
 use tokenglass::listen::Downstream;
 use tokenglass::listen::conn::Http;
-use tokenglass::proxy::Proxy;
+use tokenglass::proxy::{Backend, Proxy};
 use tokenglass::task::Tasks;
 use tokenglass::upstream::{Connector, OpenConnections, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::capture::Capture;
-use crate::observed::{TEXT, frames, metrics, recorder};
+use crate::observed::{TEXT, books, frames, metrics, recorder};
 
 /// What stands between the client and the origin.
 #[derive(Clone, Copy)]
@@ -178,7 +178,9 @@ async fn proxied(port: u16, observe: bool) -> TcpStream {
     let metrics = metrics(&config);
     let recorder = observe.then(|| recorder(&config, &metrics));
     let tasks = Rc::new(Tasks::default());
-    let proxy = Proxy::new(&config, vec![upstream], recorder, Rc::clone(&tasks));
+    let books = observe.then(|| books(&metrics));
+    let backend = Backend::One { upstream, books };
+    let proxy = Proxy::new(&config, backend, recorder, Rc::clone(&tasks));
     let http = Http::new(&config.server);
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
