@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, Loaded, UpstreamUrl};
-use crate::drain::{self, Drain, Stage, Trigger};
+use crate::drain::{self, Drain, Pending, Stage, Trigger};
 use crate::engine::{Snapshots, Taken};
 use crate::exposition::Exposition;
 use crate::gateway::Registry;
 use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
-use crate::poll::{Fleet, Polled, Poller};
+use crate::poll::{Change, Fleet, Polled, Poller};
 use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
@@ -94,7 +95,11 @@ pub struct App {
     alive: mpsc::Receiver<()>,
     ready_delay: Duration,
     drain_timeout: Duration,
+    pending: Pending,
 }
+
+/// How long `GET /drain?wait=1` gets for its answer.
+const TELL: Duration = Duration::from_secs(1);
 
 impl App {
     /// Opens the ports and starts the threads. `shown` is what `/config` answers.
@@ -102,6 +107,26 @@ impl App {
     /// # Errors
     /// [`Error`], one line each; nothing is left running then.
     pub fn start(config: Config, shown: String) -> Result<Self, Error> {
+        Self::with(config, shown, None)
+    }
+
+    /// [`App::start`] with upstreams that come and go by `changes`, beside those that are configured.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn following(
+        config: Config,
+        shown: String,
+        changes: UnboundedReceiver<Change>,
+    ) -> Result<Self, Error> {
+        Self::with(config, shown, Some(changes))
+    }
+
+    fn with(
+        config: Config,
+        shown: String,
+        changes: Option<UnboundedReceiver<Change>>,
+    ) -> Result<Self, Error> {
         let open = OpenConnections::default();
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(config.server.listen, config.server.backlog)?;
@@ -112,10 +137,14 @@ impl App {
         let registry = prometheus::Registry::new();
         let metrics = Arc::new(Metrics::new(&registry, open.clone(), &config, tenants)?);
         let (trigger, drain) = drain::channel();
+        let pending = Pending::default();
 
         let gpu = Gpu::start(&config.gpu, &Place::here())?;
         let engine = snapshots(&config, &metrics);
-        let (upstreams, polled) = upstreams(&config, &metrics, engine.as_ref(), open)?;
+        let (upstreams, mut polled) = upstreams(&config, &metrics, engine.as_ref(), open)?;
+        if let (Polled::Several(fleet), Some(changes)) = (&mut polled, changes) {
+            fleet.follow(changes);
+        }
         Admin {
             gateway: match &upstreams {
                 Upstreams::One(..) => None,
@@ -123,6 +152,7 @@ impl App {
             },
             exposition: Exposition::new(Arc::clone(&metrics), engine.clone(), gpu),
             drain: drain.clone(),
+            pending: pending.clone(),
             leave: trigger.clone(),
             config: shown,
             expire_after: config.observe.expire_after,
@@ -169,6 +199,7 @@ impl App {
             alive,
             ready_delay: config.shutdown.ready_delay,
             drain_timeout: config.shutdown.drain_timeout,
+            pending,
         })
     }
 
@@ -197,12 +228,13 @@ impl App {
     }
 
     /// Waits for `end` or for `POST /drain`, then drains: not ready, then no new connections, then the deadline. A
-    /// second `end` cuts it short. Returns whether everything had finished by itself.
+    /// second `end` cuts it short; the first behind a `POST /drain` does not, since whoever drains ends the process
+    /// afterwards. Returns whether everything had finished by itself.
     pub async fn run_until(mut self, mut end: impl AsyncFnMut()) -> bool {
-        tokio::select! {
-            () = end() => {}
-            () = self.drain.reached(Stage::Leaving) => {}
-        }
+        let ending = tokio::select! {
+            () = end() => true,
+            () = self.drain.reached(Stage::Leaving) => false,
+        };
         self.trigger.advance(Stage::Leaving);
         tracing::info!(timeout = ?self.drain_timeout, "draining");
         let trigger = self.trigger.clone();
@@ -213,11 +245,25 @@ impl App {
                 trigger.advance(Stage::Draining);
                 tokio::time::timeout(drain_timeout, self.alive.recv()).await.is_ok()
             } => finished,
-            () = end() => false,
+            () = async {
+                if !ending {
+                    end().await;
+                }
+                end().await;
+            } => false,
         };
-        self.trigger.advance(Stage::Over);
+        self.trigger.advance(Stage::Cut);
         self.join();
-        tracing::info!(finished, "stopped");
+        self.trigger.advance(Stage::Gone);
+        // Whoever asked to be told is told.
+        let told = async {
+            while !self.pending.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _in_time = tokio::time::timeout(TELL, told).await;
+        self.trigger.advance(Stage::Over);
+        tracing::info!(finished, cut = self.metrics.drain_cut.get(), "stopped");
         finished
     }
 

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
 use crate::gateway::{Balance, Registry};
+use crate::listen;
 use crate::listen::accept::Acceptor;
 use crate::listen::conn::Http;
 use crate::metrics::{Metrics, polled};
@@ -82,6 +83,7 @@ fn run(index: usize, shared: Shared, listener: TcpListener) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
+    let metrics = Arc::clone(&shared.metrics);
     runtime.block_on(async move {
         let tasks = Rc::new(Tasks::default());
         let mut drain = shared.drain.clone();
@@ -99,12 +101,16 @@ fn run(index: usize, shared: Shared, listener: TcpListener) -> io::Result<()> {
         acceptor.run(drain.clone()).await;
         tokio::select! {
             () = tasks.idle() => {}
-            () = drain.reached(Stage::Over) => {
+            () = drain.reached(Stage::Cut) => {
                 tracing::warn!(connections = tasks.running(), "cut at the end of the drain");
             }
         }
-        Ok(())
-    })
+        io::Result::Ok(())
+    })?;
+    listen::begin_cut();
+    drop(runtime);
+    metrics.drain_cut.inc_by(listen::end_cut());
+    Ok(())
 }
 
 fn proxy(index: usize, shared: &Shared, tasks: &Rc<Tasks>) -> Rc<Proxy> {

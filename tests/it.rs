@@ -36,6 +36,12 @@ mod exposition;
 mod exposition_parser;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/gateway.rs"]
+mod gateway;
+#[path = "it/gateway_failing.rs"]
+mod gateway_failing;
+#[path = "it/gateway_changing.rs"]
+mod gateway_changing;
 #[path = "it/gpu.rs"]
 mod gpu;
 #[path = "it/gpu_devices.rs"]
@@ -62,6 +68,8 @@ mod large;
 mod leaving;
 #[path = "it/many.rs"]
 mod many;
+#[path = "it/nodes.rs"]
+mod nodes;
 #[path = "it/origin.rs"]
 mod origin;
 #[path = "it/pipelining.rs"]

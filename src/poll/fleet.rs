@@ -64,12 +64,8 @@ impl Fleet {
     }
 
     /// Others come and go as these changes say.
-    #[must_use]
-    pub fn following(self, changes: UnboundedReceiver<Change>) -> Self {
-        Self {
-            found: Mutex::new(Some(changes)),
-            ..self
-        }
+    pub fn follow(&mut self, changes: UnboundedReceiver<Change>) {
+        self.found = Mutex::new(Some(changes));
     }
 
     fn add(&self, url: &UpstreamUrl) -> Result<Member, TlsError> {

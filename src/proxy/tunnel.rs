@@ -22,7 +22,7 @@ pub async fn run(
     mut track: Option<Track>,
     place: Option<Box<Place>>,
 ) {
-    let _until_the_end = place;
+    let _until_the_end = (place, Cuttable);
     let end = match upgrade.await {
         Ok(client) => relay(client, upstream).await,
         Err(error) => {
@@ -32,6 +32,15 @@ pub async fn run(
     };
     if let Some(track) = &mut track {
         track.finish(end, Instant::now());
+    }
+}
+
+/// Counts a tunnel that a drain's deadline cuts.
+struct Cuttable;
+
+impl Drop for Cuttable {
+    fn drop(&mut self) {
+        crate::listen::cut();
     }
 }
 
