@@ -38,10 +38,10 @@ mod exposition_parser;
 mod forwarding;
 #[path = "it/gateway.rs"]
 mod gateway;
-#[path = "it/gateway_failing.rs"]
-mod gateway_failing;
 #[path = "it/gateway_changing.rs"]
 mod gateway_changing;
+#[path = "it/gateway_failing.rs"]
+mod gateway_failing;
 #[path = "it/gpu.rs"]
 mod gpu;
 #[path = "it/gpu_devices.rs"]

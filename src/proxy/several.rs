@@ -141,22 +141,28 @@ impl Received {
             return Ok(None);
         }
         let mut scanner = Scanner::default();
-        let mut length = 0;
+        let mut left = limit;
+        let mut look = |piece: &Bytes| {
+            let near = piece.get(..left).unwrap_or(piece);
+            left -= near.len();
+            match scanner.push(near) {
+                None if left == 0 => Some(Found::Nothing),
+                found => found,
+            }
+        };
         for piece in &self.front {
-            length += piece.len();
-            if let Some(found) = scanner.push(piece) {
+            if let Some(found) = look(piece) {
                 return Ok(found.model());
             }
         }
-        while self.unread && length < limit && !self.body.is_end_stream() {
+        while self.unread && !self.body.is_end_stream() {
             let Some(frame) = self.body.frame().await else {
                 break;
             };
             let Ok(data) = frame?.into_data() else {
                 continue;
             };
-            length += data.len();
-            let found = scanner.push(&data);
+            let found = look(&data);
             self.front.push_back(data);
             if let Some(found) = found {
                 return Ok(found.model());

@@ -12,7 +12,12 @@ use crate::origin::{Peer, get, origin};
 use crate::support::{Message, Proxy, STREAM, chat, read_message, runtime};
 
 /// `threads` clients, each on one connection, that ask so often.
-pub fn load(proxy: &Proxy, threads: usize, each: usize, request: impl Fn(usize) -> Vec<u8> + Sync) -> Vec<Message> {
+pub fn load(
+    proxy: &Proxy,
+    threads: usize,
+    each: usize,
+    request: impl Fn(usize) -> Vec<u8> + Sync,
+) -> Vec<Message> {
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..threads)
             .map(|thread| {
@@ -29,7 +34,10 @@ pub fn load(proxy: &Proxy, threads: usize, each: usize, request: impl Fn(usize) 
                 })
             })
             .collect();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .collect()
     })
 }
 
@@ -47,19 +55,35 @@ fn load_is_spread_over_six() {
     let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
     assert!(*most < *least * 3 / 2, "{counts:?}");
     // 4 each if all were even.
-    let most: Vec<_> = nodes.iter().map(|node| node.is.most.load(Ordering::SeqCst)).collect();
+    let most: Vec<_> = nodes
+        .iter()
+        .map(|node| node.is.most.load(Ordering::SeqCst))
+        .collect();
     assert!(most.iter().all(|most| *most <= 9), "{most:?}");
-    let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (1200, 0, 0));
+    let metrics = proxy.wait_metrics("all have ended", |metrics| {
+        metrics.outcomes() == (1200, 0, 0)
+    });
     for (node, count) in nodes.iter().zip(&counts) {
         let label = &[&*node.label()];
-        assert_eq!(metrics.count("tokenglass_upstream_requests_total", label), *count as u64);
-        assert_eq!(metrics.count("tokenglass_upstream_latency_seconds_count", label), *count as u64);
+        assert_eq!(
+            metrics.count("tokenglass_upstream_requests_total", label),
+            *count as u64
+        );
+        assert_eq!(
+            metrics.count("tokenglass_upstream_latency_seconds_count", label),
+            *count as u64
+        );
         assert_eq!(metrics.count("tokenglass_upstream_in_flight", label), 0);
         assert_eq!(metrics.count("tokenglass_upstream_healthy", label), 1);
     }
     assert_eq!(metrics.count("tokenglass_upstream_errors_total", &[]), 0);
     assert_eq!(metrics.count("tokenglass_upstream_retries_total", &[]), 0);
-    assert!(!metrics.0.contains("vllm_request_duration_seconds_count{upstream"), "no request family by upstream");
+    assert!(
+        !metrics
+            .0
+            .contains("vllm_request_duration_seconds_count{upstream"),
+        "no request family by upstream"
+    );
 }
 
 /// One that is slow gets less, since it has more.
@@ -118,7 +142,11 @@ fn bodies_of_all_framings_are_the_same_bytes_and_find_their_model() {
     let nodes = [Node::serving(&["a"]), Node::serving(&["b"])];
     let proxy = gateway(&nodes, polled);
     wait_models(&proxy, 2);
-    let body = format!(r#"{{"messages":["{}"],"model":"b","x":"{}"}}"#, "y".repeat(3000), "z".repeat(200_000));
+    let body = format!(
+        r#"{{"messages":["{}"],"model":"b","x":"{}"}}"#,
+        "y".repeat(3000),
+        "z".repeat(200_000)
+    );
     // Chunked, in pieces that cut through the key.
     let mut peer = Peer::connect(proxy.addr());
     peer.write("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
@@ -131,7 +159,11 @@ fn bodies_of_all_framings_are_the_same_bytes_and_find_their_model() {
     let (bytes, _) = peer.read_to_end();
     assert_eq!(Message::parse(&bytes).unwrap().status, 200);
     let asked = &nodes[1].asked()[0];
-    assert!(asked.body == body.as_bytes() && asked.head.contains("transfer-encoding: chunked"), "{}", asked.head);
+    assert!(
+        asked.body == body.as_bytes() && asked.head.contains("transfer-encoding: chunked"),
+        "{}",
+        asked.head
+    );
     // With a length; a client that waits for 100 gets it.
     let mut peer = Peer::connect(proxy.addr());
     peer.write(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len()));
@@ -143,12 +175,26 @@ fn bodies_of_all_framings_are_the_same_bytes_and_find_their_model() {
     // Further in than is looked: to any.
     let deep = format!(r#"{{"messages":["{}"],"model":"b"}}"#, "y".repeat(100_000));
     for _ in 0..40 {
-        assert_eq!(ask(proxy.addr(), &chat("connection: close\r\n", &deep)).status, 200);
+        assert_eq!(
+            ask(proxy.addr(), &chat("connection: close\r\n", &deep)).status,
+            200
+        );
     }
     assert!(nodes[0].count() > 5 && nodes[0].asked()[0].body == deep.as_bytes());
     // No JSON, no body, packed: to any, at once.
-    for (headers, body) in [("content-encoding: gzip\r\n", "{"), ("", "--x\r\nname=\"model\"\r\n\r\na"), ("", "")] {
-        assert_eq!(ask(proxy.addr(), &chat(&format!("connection: close\r\n{headers}"), body)).status, 200);
+    for (headers, body) in [
+        ("content-encoding: gzip\r\n", "{"),
+        ("", "--x\r\nname=\"model\"\r\n\r\na"),
+        ("", ""),
+    ] {
+        assert_eq!(
+            ask(
+                proxy.addr(),
+                &chat(&format!("connection: close\r\n{headers}"), body)
+            )
+            .status,
+            200
+        );
     }
 }
 
@@ -173,7 +219,9 @@ fn a_body_goes_on_as_soon_as_its_model_is_known() {
         let mut peer = Peer::connect(proxy.addr());
         let length = body.len() + 4;
         peer.write(format!("POST /v1/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"));
-        let (_, first) = seen.recv_timeout(Duration::from_secs(5)).expect("it goes on");
+        let (_, first) = seen
+            .recv_timeout(Duration::from_secs(5))
+            .expect("it goes on");
         assert_eq!(first, body.as_bytes());
         peer.write("....");
         let (bytes, _) = peer.read_to_end();
@@ -192,7 +240,9 @@ fn limits_of_the_body_hold_while_its_model_is_looked_for() {
         config.server.max_body_bytes = 1000;
     });
     let mut peer = Peer::connect(proxy.addr());
-    peer.write("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{\"prompt\":");
+    peer.write(
+        "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{\"prompt\":",
+    );
     let (bytes, _) = peer.read_to_end();
     assert_eq!(Message::parse(&bytes).unwrap().status, 408);
     let mut peer = Peer::connect(proxy.addr());
@@ -203,7 +253,9 @@ fn limits_of_the_body_hold_while_its_model_is_looked_for() {
     assert_eq!(Message::parse(&bytes).unwrap().status, 413);
     // Half a chunk, and gone.
     let mut peer = Peer::connect(proxy.addr());
-    peer.write("POST /v1/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n");
+    peer.write(
+        "POST /v1/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    );
     let (bytes, _) = peer.read_to_end();
     assert_eq!(Message::parse(&bytes).unwrap().status, 400);
     assert_eq!(nodes[0].count() + nodes[1].count(), 0);
@@ -214,7 +266,11 @@ fn limits_of_the_body_hold_while_its_model_is_looked_for() {
 
 #[test]
 fn models_is_the_union_of_the_healthy() {
-    let nodes = [Node::serving(&["a", "both"]), Node::serving(&["both", "b"]), Node::start()];
+    let nodes = [
+        Node::serving(&["a", "both"]),
+        Node::serving(&["both", "b"]),
+        Node::start(),
+    ];
     let proxy = gateway(&nodes, polled);
     wait_models(&proxy, 4);
     let list = || {
@@ -224,18 +280,33 @@ fn models_is_the_union_of_the_healthy() {
         answer.json()
     };
     let ids = |list: &serde_json::Value| {
-        let mut ids: Vec<String> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect();
+        let mut ids: Vec<String> = list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect();
         ids.sort();
         ids
     };
     let all = list();
     assert_eq!(ids(&all), ["a", "b", "both"]);
     assert_eq!(all["object"], "list");
-    let a = all["data"].as_array().unwrap().iter().find(|model| model["id"] == "a").unwrap();
-    assert_eq!(a.to_string(), r#"{"id":"a","object":"model","created":1,"owned_by":"vllm","root":"/a","max_model_len":8}"#);
+    let a = all["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|model| model["id"] == "a")
+        .unwrap();
+    assert_eq!(
+        a.to_string(),
+        r#"{"id":"a","object":"model","created":1,"owned_by":"vllm","root":"/a","max_model_len":8}"#
+    );
     assert_eq!(list(), all, "in the same order");
     nodes[1].is.healthy.store(false, Ordering::SeqCst);
-    proxy.wait_metrics("one is unhealthy", |metrics| metrics.count("tokenglass_upstream_healthy", &[&nodes[1].label()]) == 0);
+    proxy.wait_metrics("one is unhealthy", |metrics| {
+        metrics.count("tokenglass_upstream_healthy", &[&nodes[1].label()]) == 0
+    });
     assert_eq!(ids(&list()), ["a", "both"]);
 }
 
@@ -252,13 +323,29 @@ fn models_with_a_key_are_shown_to_those_who_have_it() {
         if known {
             wait_models(&proxy, 2);
         } else {
-            proxy.wait_metrics("all have been asked", |metrics| metrics.count("vllm_model_loaded", &[]) == 2);
+            proxy.wait_metrics("all have been asked", |metrics| {
+                metrics.count("vllm_model_loaded", &[]) == 2
+            });
         }
         assert_eq!(ask(proxy.addr(), &get("/v1/models", "")).status, 401);
-        assert_eq!(ask(proxy.addr(), &get("/v1/models", "authorization: Bearer secret-kez\r\n")).status, 401);
-        let answer = ask(proxy.addr(), &get("/v1/models", "authorization: Bearer secret-key\r\n"));
+        assert_eq!(
+            ask(
+                proxy.addr(),
+                &get("/v1/models", "authorization: Bearer secret-kez\r\n")
+            )
+            .status,
+            401
+        );
+        let answer = ask(
+            proxy.addr(),
+            &get("/v1/models", "authorization: Bearer secret-key\r\n"),
+        );
         let count = answer.json()["data"].as_array().unwrap().len();
-        assert_eq!(count, if known { 2 } else { 1 }, "one answers for itself if nobody knows more");
+        assert_eq!(
+            count,
+            if known { 2 } else { 1 },
+            "one answers for itself if nobody knows more"
+        );
         assert_eq!(ask(proxy.addr(), &chat_for("a")).status, 200);
     }
 }
@@ -271,7 +358,11 @@ fn one_upstream_is_no_gateway() {
     wait_models(&proxy, 1);
     nodes[0].lists(&["a", "b"]);
     let answer = ask(proxy.addr(), &get("/v1/models", ""));
-    assert_eq!(answer.json()["data"].as_array().unwrap().len(), 2, "asked just now");
+    assert_eq!(
+        answer.json()["data"].as_array().unwrap().len(),
+        2,
+        "asked just now"
+    );
     assert_eq!(ask(proxy.addr(), &chat_for("a")).status, 200);
     let metrics = proxy.metrics();
     assert!(!metrics.0.contains("tokenglass_upstream_requests_total{"));
@@ -283,7 +374,11 @@ fn one_upstream_is_no_gateway() {
 fn streams_through_two_simulators_are_counted_once() {
     let runtime = runtime();
     let sims: Vec<_> = (0..2)
-        .map(|_| runtime.block_on(async { sim::Server::start(sim::Config::default()) }).unwrap())
+        .map(|_| {
+            runtime
+                .block_on(async { sim::Server::start(sim::Config::default()) })
+                .unwrap()
+        })
         .collect();
     let proxy = Proxy::with(sims[0].addr(), |config| {
         config.upstream.urls = sims.iter().map(|sim| url(sim.addr())).collect();
@@ -292,11 +387,25 @@ fn streams_through_two_simulators_are_counted_once() {
         config.engine.interval = Duration::from_millis(50);
     });
     let answers = load(&proxy, 8, 10, |_| chat("", STREAM));
-    assert!(answers.iter().all(|answer| answer.body.ends_with(b"data: [DONE]\n\n")));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.body.ends_with(b"data: [DONE]\n\n"))
+    );
     let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (80, 0, 0));
     assert_eq!(metrics.count("tokenglass_upstream_requests_total", &[]), 80);
-    assert_eq!(metrics.sum("vllm_output_tokens_per_request_sum", &[]), 80.0 * 8.0);
-    proxy.wait_metrics("the engines are read", |metrics| metrics.0.contains("vllm_unaccounted_tokens_total{direction=\"output\",upstream=\"http"));
+    assert_eq!(
+        metrics.sum("vllm_output_tokens_per_request_sum", &[]),
+        80.0 * 8.0
+    );
+    proxy.wait_metrics("the engines are read", |metrics| {
+        metrics
+            .0
+            .contains("vllm_unaccounted_tokens_total{direction=\"output\",upstream=\"http")
+    });
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(proxy.metrics().count("vllm_unaccounted_tokens_total", &[]), 0);
+    assert_eq!(
+        proxy.metrics().count("vllm_unaccounted_tokens_total", &[]),
+        0
+    );
 }

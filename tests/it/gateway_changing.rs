@@ -12,8 +12,14 @@ use crate::origin::{Peer, get};
 use crate::support::{Message, Proxy, STREAM, chat};
 
 fn comes(changes: &UnboundedSender<Change>, proxy: &Proxy, node: &Node) {
-    changes.send(Change::Insert(node.url(), node.url())).unwrap();
-    proxy.wait_metrics("it has come", |metrics| metrics.0.contains(&format!("tokenglass_upstream_healthy{{{}}}", node.label())));
+    changes
+        .send(Change::Insert(node.url(), node.url()))
+        .unwrap();
+    proxy.wait_metrics("it has come", |metrics| {
+        metrics
+            .0
+            .contains(&format!("tokenglass_upstream_healthy{{{}}}", node.label()))
+    });
 }
 
 fn goes(changes: &UnboundedSender<Change>, proxy: &Proxy, node: &Node) {
@@ -24,7 +30,10 @@ fn goes(changes: &UnboundedSender<Change>, proxy: &Proxy, node: &Node) {
 /// Which node each session is at, by asking once for each.
 fn places(proxy: &Proxy, sessions: usize) -> HashMap<usize, String> {
     let answers = load(proxy, 8, sessions / 8, |number| {
-        chat(&format!("x-session-id: user-{number}\r\n"), r#"{"model":"m","messages":[]}"#)
+        chat(
+            &format!("x-session-id: user-{number}\r\n"),
+            r#"{"model":"m","messages":[]}"#,
+        )
     });
     answers
         .iter()
@@ -34,7 +43,10 @@ fn places(proxy: &Proxy, sessions: usize) -> HashMap<usize, String> {
 }
 
 fn moved(before: &HashMap<usize, String>, after: &HashMap<usize, String>) -> usize {
-    before.iter().filter(|(session, node)| after[session] != **node).count()
+    before
+        .iter()
+        .filter(|(session, node)| after[session] != **node)
+        .count()
 }
 
 #[test]
@@ -47,20 +59,40 @@ fn sessions_stay_where_they_are_through_a_scale_out() {
     });
     let first = places(&proxy, SESSIONS);
     assert_eq!(moved(&first, &places(&proxy, SESSIONS)), 0);
-    let share = |places: &HashMap<usize, String>, node: &Node| places.values().filter(|place| **place == node.addr.to_string()).count();
+    let share = |places: &HashMap<usize, String>, node: &Node| {
+        places
+            .values()
+            .filter(|place| **place == node.addr.to_string())
+            .count()
+    };
     for node in &nodes[..4] {
-        assert!((60..=150).contains(&share(&first, node)), "{}", share(&first, node));
+        assert!(
+            (60..=150).contains(&share(&first, node)),
+            "{}",
+            share(&first, node)
+        );
     }
     comes(&changes, &proxy, &nodes[4]);
     let kept = places(&proxy, SESSIONS);
-    assert!(moved(&first, &kept) <= SESSIONS / 20, "{} moved", moved(&first, &kept));
+    assert!(
+        moved(&first, &kept) <= SESSIONS / 20,
+        "{} moved",
+        moved(&first, &kept)
+    );
     // New ones go to the new one as to all others.
     let before = nodes[4].count();
-    load(&proxy, 8, 50, |number| chat(&format!("x-session-id: new-{number}\r\n"), r#"{"model":"m"}"#));
+    load(&proxy, 8, 50, |number| {
+        chat(
+            &format!("x-session-id: new-{number}\r\n"),
+            r#"{"model":"m"}"#,
+        )
+    });
     let new = nodes[4].count() - before;
     assert!((40..=130).contains(&new), "{new}");
     // Another replica, which has seen none of them, sends only the new one's share elsewhere.
-    let replica = gateway(&nodes, |config| config.gateway.affinity = Some("x-session-id".parse().unwrap()));
+    let replica = gateway(&nodes, |config| {
+        config.gateway.affinity = Some("x-session-id".parse().unwrap())
+    });
     let elsewhere = places(&replica, SESSIONS);
     let to_new = share(&elsewhere, &nodes[4]);
     assert_eq!(moved(&first, &elsewhere), to_new, "and only to it");
@@ -87,7 +119,9 @@ fn sessions_of_one_that_fails_go_elsewhere_and_others_stay() {
 #[test]
 fn without_the_header_load_decides() {
     let nodes = Node::many(2);
-    let proxy = gateway(&nodes, |config| config.gateway.affinity = Some("x-session-id".parse().unwrap()));
+    let proxy = gateway(&nodes, |config| {
+        config.gateway.affinity = Some("x-session-id".parse().unwrap())
+    });
     load(&proxy, 4, 25, |_| chat("", "{}"));
     assert!(nodes.iter().all(|node| node.count() > 20));
 }
@@ -108,14 +142,29 @@ fn who_is_removed_finishes_its_streams() {
     goes(&changes, &proxy, &nodes[1]);
     assert_eq!(nodes[1].count(), 1);
     for _ in 0..5 {
-        assert_eq!(ask(proxy.addr(), &chat_for("b")).status, 200, "to whoever is left");
+        assert_eq!(
+            ask(proxy.addr(), &chat_for("b")).status,
+            200,
+            "to whoever is left"
+        );
     }
-    assert_eq!(ask(proxy.addr(), &get("/v1/models", "")).json()["data"][0]["id"], "a");
+    assert_eq!(
+        ask(proxy.addr(), &get("/v1/models", "")).json()["data"][0]["id"],
+        "a"
+    );
     let (bytes, tidy) = flying.read_to_end();
-    assert!(tidy && bytes.ends_with(b"0\r\n\r\n"), "{}", bytes.escape_ascii());
+    assert!(
+        tidy && bytes.ends_with(b"0\r\n\r\n"),
+        "{}",
+        bytes.escape_ascii()
+    );
     assert_eq!((nodes[0].count(), nodes[1].count()), (5, 1));
     let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (6, 0, 0));
-    assert!(!metrics.0.contains(&nodes[1].addr.to_string()), "{}", metrics.non_zero());
+    assert!(
+        !metrics.0.contains(&nodes[1].addr.to_string()),
+        "{}",
+        metrics.non_zero()
+    );
     assert!(metrics.0.contains(&nodes[0].addr.to_string()));
     // It comes again.
     nodes[1].behave(Behaviour::Answers(0));
@@ -133,7 +182,6 @@ fn from_none_to_one() {
         let (changes, receiver) = unbounded_channel();
         let proxy = following(&nodes, receiver, |config| {
             config.upstream.urls.clear();
-            config.gateway.discover = vec!["dns:http://localhost.invalid:1".parse().unwrap()];
             config.gateway.queue = queue;
         });
         assert_eq!(ask(proxy.admin(), &get("/readyz", "")).status, 503);
@@ -141,12 +189,20 @@ fn from_none_to_one() {
             let answer = ask(proxy.addr(), &chat_for("m"));
             assert_eq!(answer.status, 503);
             assert!(answer.get("retry-after").is_some());
-            assert_eq!(proxy.metrics().count("tokenglass_gateway_rejected_total", &["reason=\"no_upstream\""]), 1);
+            assert_eq!(
+                proxy.metrics().count(
+                    "tokenglass_gateway_rejected_total",
+                    &["reason=\"no_upstream\""]
+                ),
+                1
+            );
         }
         let mut waits = Peer::connect(proxy.addr());
         if queue > 0 {
             waits.write(chat_for("m"));
-            proxy.wait_metrics("it waits", |metrics| metrics.count("tokenglass_gateway_queue", &[]) == 1);
+            proxy.wait_metrics("it waits", |metrics| {
+                metrics.count("tokenglass_gateway_queue", &[]) == 1
+            });
         }
         comes(&changes, &proxy, &nodes[0]);
         assert_eq!(ask(proxy.admin(), &get("/readyz", "")).status, 200);
@@ -162,7 +218,9 @@ fn from_none_to_one() {
 #[test]
 fn changes_under_load_cost_no_request() {
     let nodes = Node::many(6);
-    nodes.iter().for_each(|node| node.behave(Behaviour::Answers(2)));
+    nodes
+        .iter()
+        .for_each(|node| node.behave(Behaviour::Answers(2)));
     let (changes, receiver) = unbounded_channel();
     let proxy = following(&nodes[..2], receiver, |_| {});
     std::thread::scope(|scope| {
@@ -170,18 +228,32 @@ fn changes_under_load_cost_no_request() {
         let mut turn = 0;
         while !clients.is_finished() {
             for node in &nodes[2..] {
-                changes.send(Change::Insert(node.url(), node.url())).unwrap();
+                changes
+                    .send(Change::Insert(node.url(), node.url()))
+                    .unwrap();
             }
             std::thread::sleep(Duration::from_millis(20));
             let node = &nodes[2 + turn % 4];
             changes.send(Change::Remove(node.url())).unwrap();
             turn += 1;
         }
-        assert!(clients.join().unwrap().iter().all(|answer| answer.status == 200));
+        assert!(
+            clients
+                .join()
+                .unwrap()
+                .iter()
+                .all(|answer| answer.status == 200)
+        );
     });
-    assert!(nodes.iter().all(|node| node.count() > 20), "{:?}", nodes.iter().map(Node::count).collect::<Vec<_>>());
+    assert!(
+        nodes.iter().all(|node| node.count() > 20),
+        "{:?}",
+        nodes.iter().map(Node::count).collect::<Vec<_>>()
+    );
     assert_eq!(nodes.iter().map(Node::count).sum::<usize>(), 1200);
-    proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (1200, 0, 0));
+    proxy.wait_metrics("all have ended", |metrics| {
+        metrics.outcomes() == (1200, 0, 0)
+    });
 }
 
 /// `GET /drain?wait=1` is answered when the last stream has ended, and before the process does.
@@ -189,7 +261,9 @@ fn changes_under_load_cost_no_request() {
 fn a_hook_waits_for_the_drain() {
     for deadline in [8000, 400] {
         let nodes = Node::many(2);
-        nodes.iter().for_each(|node| node.behave(Behaviour::Streams(15, 60)));
+        nodes
+            .iter()
+            .for_each(|node| node.behave(Behaviour::Streams(15, 60)));
         let proxy = gateway(&nodes, |config| {
             config.shutdown.ready_delay = Duration::from_millis(100);
             config.shutdown.drain_timeout = Duration::from_millis(deadline);
@@ -217,7 +291,11 @@ fn a_hook_waits_for_the_drain() {
         while ask(admin, &get("/readyz", "")).status == 200 {
             assert!(began.elapsed() < Duration::from_secs(5));
         }
-        assert_eq!(ask(data, &get("/v1/models", "")).status, 200, "served meanwhile");
+        assert_eq!(
+            ask(data, &get("/v1/models", "")).status,
+            200,
+            "served meanwhile"
+        );
         // The end of the container that has had its hook: no reason to cut anything.
         end.send(()).unwrap();
         let mut whole = 0;
@@ -230,11 +308,17 @@ fn a_hook_waits_for_the_drain() {
         let cut = metrics.drain_cut.get();
         assert_eq!(told.status, 200);
         if deadline == 8000 {
-            assert!(finished && whole == 3 && cut == 0, "{finished} {whole} {cut}");
+            assert!(
+                finished && whole == 3 && cut == 0,
+                "{finished} {whole} {cut}"
+            );
             assert_eq!(told.body, b"drained\n");
             assert!(began.elapsed() >= Duration::from_millis(700));
         } else {
-            assert!(!finished && whole == 0 && cut == 3, "{finished} {whole} {cut}");
+            assert!(
+                !finished && whole == 0 && cut == 3,
+                "{finished} {whole} {cut}"
+            );
             assert_eq!(told.body, b"drained, 3 requests were cut\n");
         }
     }

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::gateway::load;
-use crate::nodes::{Behaviour, Node, answer, ask, chat_for, gateway, overloaded, polled, url, wait_models};
+use crate::nodes::{
+    Behaviour, Node, answer, ask, chat_for, gateway, overloaded, polled, url, wait_models,
+};
 use crate::origin::{Peer, get};
 use crate::support::{Message, Proxy, STREAM, chat, exchange};
 
@@ -29,14 +31,31 @@ fn who_refuses_connections_costs_no_request() {
     nodes[1].kill();
     let proxy = gateway(&nodes, |_| {});
     all_well(&load(&proxy, 4, 50, |_| chat("", BODY)));
-    let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (200, 0, 0));
+    let metrics = proxy.wait_metrics("all have ended", |metrics| {
+        metrics.outcomes() == (200, 0, 0)
+    });
     let dead = &[&*nodes[1].label()];
-    let refused = metrics.count("tokenglass_upstream_errors_total", &[dead[0], "reason=\"upstream_connect\""]);
+    let refused = metrics.count(
+        "tokenglass_upstream_errors_total",
+        &[dead[0], "reason=\"upstream_connect\""],
+    );
     assert!((5..=8).contains(&refused), "{refused}");
-    assert_eq!(metrics.count("tokenglass_upstream_requests_total", dead), refused);
-    assert_eq!(metrics.count("tokenglass_upstream_retries_total", dead), refused);
-    assert_eq!(metrics.count("tokenglass_upstream_requests_total", &[]), 200 + refused);
-    assert_eq!(metrics.count("tokenglass_upstream_ejections_total", dead), 1);
+    assert_eq!(
+        metrics.count("tokenglass_upstream_requests_total", dead),
+        refused
+    );
+    assert_eq!(
+        metrics.count("tokenglass_upstream_retries_total", dead),
+        refused
+    );
+    assert_eq!(
+        metrics.count("tokenglass_upstream_requests_total", &[]),
+        200 + refused
+    );
+    assert_eq!(
+        metrics.count("tokenglass_upstream_ejections_total", dead),
+        1
+    );
     assert_eq!(metrics.count("tokenglass_upstream_healthy", dead), 0);
     assert_eq!(nodes[0].count() + nodes[2].count(), 200);
 }
@@ -45,7 +64,9 @@ fn who_refuses_connections_costs_no_request() {
 #[test]
 fn a_kill_under_load_loses_only_what_had_been_sent() {
     let nodes = Node::many(3);
-    nodes.iter().for_each(|node| node.behave(Behaviour::Answers(5)));
+    nodes
+        .iter()
+        .for_each(|node| node.behave(Behaviour::Answers(5)));
     let proxy = gateway(&nodes, |_| {});
     let answers = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -56,7 +77,11 @@ fn a_kill_under_load_loses_only_what_had_been_sent() {
     });
     let lost = answers.iter().filter(|answer| answer.status != 200).count();
     assert!(lost <= 12, "{lost}");
-    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 502)));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer.status, 200 | 502))
+    );
     let metrics = proxy.wait_metrics("all have ended", |metrics| {
         let (success, error, _) = metrics.outcomes();
         success + error == 720
@@ -68,7 +93,13 @@ fn a_kill_under_load_loses_only_what_had_been_sent() {
         metrics.count("tokenglass_upstream_retries_total", &[]),
     );
     assert_eq!(sent, 720 + retried);
-    assert_eq!(metrics.count("tokenglass_upstream_errors_total", &["reason=\"upstream_reset\""]), lost as u64);
+    assert_eq!(
+        metrics.count(
+            "tokenglass_upstream_errors_total",
+            &["reason=\"upstream_reset\""]
+        ),
+        lost as u64
+    );
 }
 
 #[test]
@@ -77,14 +108,31 @@ fn a_storm_of_503_costs_no_request() {
     nodes[0].behave(overloaded(""));
     let proxy = gateway(&nodes, |config| config.gateway.eject_after = 1_000_000);
     all_well(&load(&proxy, 6, 50, |_| chat("", BODY)));
-    let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (300, 0, 0));
+    let metrics = proxy.wait_metrics("all have ended", |metrics| {
+        metrics.outcomes() == (300, 0, 0)
+    });
     let storm = nodes[0].count() as u64;
     assert!(storm > 20, "{storm}");
-    assert_eq!(nodes.iter().map(Node::count).sum::<usize>() as u64, 300 + storm);
+    assert_eq!(
+        nodes.iter().map(Node::count).sum::<usize>() as u64,
+        300 + storm
+    );
     let label = &[&*nodes[0].label()];
-    assert_eq!(metrics.count("tokenglass_upstream_retries_total", label), storm);
-    assert_eq!(metrics.count("tokenglass_upstream_errors_total", &["reason=\"overloaded\""]), storm);
-    assert_eq!(metrics.count("tokenglass_upstream_requests_total", &[]), 300 + storm);
+    assert_eq!(
+        metrics.count("tokenglass_upstream_retries_total", label),
+        storm
+    );
+    assert_eq!(
+        metrics.count(
+            "tokenglass_upstream_errors_total",
+            &["reason=\"overloaded\""]
+        ),
+        storm
+    );
+    assert_eq!(
+        metrics.count("tokenglass_upstream_requests_total", &[]),
+        300 + storm
+    );
     assert_eq!(nodes[0].asked()[0].body, BODY.as_bytes());
     assert_eq!(nodes[1].asked()[0].body, BODY.as_bytes());
 }
@@ -100,9 +148,16 @@ fn the_last_answer_is_upstreams_own() {
     assert_eq!(answer.status, 503);
     assert_eq!(answer.get("x-node").unwrap(), "its own");
     assert_eq!(answer.json()["error"]["message"], "full");
-    assert_eq!(nodes.iter().map(Node::count).sum::<usize>(), 3, "once, and twice again");
+    assert_eq!(
+        nodes.iter().map(Node::count).sum::<usize>(),
+        3,
+        "once, and twice again"
+    );
     let metrics = proxy.wait_metrics("it has ended", |metrics| metrics.outcomes() == (0, 1, 0));
-    assert_eq!(metrics.count("vllm_request_error_total", &["error_type=\"overloaded\""]), 1);
+    assert_eq!(
+        metrics.count("vllm_request_error_total", &["error_type=\"overloaded\""]),
+        1
+    );
     assert_eq!(metrics.count("tokenglass_upstream_retries_total", &[]), 2);
     let proxy = gateway(&nodes, |config| config.gateway.retries = 0);
     assert_eq!(ask(proxy.addr(), &closing()).status, 503);
@@ -124,7 +179,9 @@ fn what_may_run_twice_is_sent_once() {
     // Other refusals are answers.
     for status in [400, 401, 404, 429, 500, 502, 504] {
         let nodes = Node::many(2);
-        nodes.iter().for_each(|node| node.behave(Behaviour::Says(answer_of(status))));
+        nodes
+            .iter()
+            .for_each(|node| node.behave(Behaviour::Says(answer_of(status))));
         let proxy = gateway(&nodes, |_| {});
         assert_eq!(ask(proxy.addr(), &closing()).status, status);
         assert_eq!(nodes[0].count() + nodes[1].count(), 1, "{status}");
@@ -140,11 +197,16 @@ fn answer_of(status: u16) -> Vec<u8> {
 fn an_interim_answer_is_an_answer() {
     let nodes = Node::many(2);
     let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
-    nodes.iter().for_each(|node| node.behave(Behaviour::Hints(hints)));
+    nodes
+        .iter()
+        .for_each(|node| node.behave(Behaviour::Hints(hints)));
     let proxy = gateway(&nodes, |_| {});
     let (bytes, _) = exchange(proxy.addr(), &get("/anything", ""), Duration::from_secs(10));
     let text = String::from_utf8_lossy(&bytes);
-    assert!(text.starts_with("HTTP/1.1 103 ") && text.contains("HTTP/1.1 502 "), "{text}");
+    assert!(
+        text.starts_with("HTTP/1.1 103 ") && text.contains("HTTP/1.1 502 "),
+        "{text}"
+    );
     assert_eq!(nodes[0].count() + nodes[1].count(), 1);
 }
 
@@ -156,12 +218,21 @@ fn a_long_body_is_sent_once() {
     nodes[1].behave(overloaded(""));
     let proxy = gateway(&nodes, |_| {});
     let long = format!(r#"{{"model":"m","x":"{}"}}"#, "x".repeat(65 << 10));
-    assert_eq!(ask(proxy.addr(), &chat("connection: close\r\n", &long)).status, 503);
+    assert_eq!(
+        ask(proxy.addr(), &chat("connection: close\r\n", &long)).status,
+        503
+    );
     assert_eq!(nodes[0].count() + nodes[1].count(), 1);
     let fits = format!(r#"{{"model":"m","x":"{}"}}"#, "x".repeat(60 << 10));
     let before = (nodes[0].count(), nodes[1].count());
-    assert_eq!(ask(proxy.addr(), &chat("connection: close\r\n", &fits)).status, 503);
-    assert_eq!((nodes[0].count(), nodes[1].count()), (before.0 + 1, before.1 + 1));
+    assert_eq!(
+        ask(proxy.addr(), &chat("connection: close\r\n", &fits)).status,
+        503
+    );
+    assert_eq!(
+        (nodes[0].count(), nodes[1].count()),
+        (before.0 + 1, before.1 + 1)
+    );
     for node in &nodes {
         assert_eq!(node.asked().last().unwrap().body, fits.as_bytes());
     }
@@ -169,7 +240,10 @@ fn a_long_body_is_sent_once() {
     nodes[0].kill();
     nodes[1].behave(Behaviour::Answers(0));
     for _ in 0..8 {
-        assert_eq!(ask(proxy.addr(), &chat("connection: close\r\n", &long)).status, 200);
+        assert_eq!(
+            ask(proxy.addr(), &chat("connection: close\r\n", &long)).status,
+            200
+        );
     }
 }
 
@@ -177,7 +251,9 @@ fn a_long_body_is_sent_once() {
 #[test]
 fn who_hangs_in_accept_costs_a_connect_timeout_and_no_request() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
     socket.listen(0).unwrap();
     let hung: TcpListener = socket.into();
     let addr = hung.local_addr().unwrap();
@@ -192,12 +268,19 @@ fn who_hangs_in_accept_costs_a_connect_timeout_and_no_request() {
     });
     let began = Instant::now();
     all_well(&load(&proxy, 4, 25, |_| chat("", BODY)));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(nodes[0].count(), 100);
     let metrics = proxy.metrics();
     let label = format!("upstream=\"{addr}\"");
     assert!(metrics.count("tokenglass_upstream_errors_total", &[&label]) >= 5);
-    assert_eq!(metrics.count("tokenglass_upstream_ejections_total", &[&label]), 1);
+    assert_eq!(
+        metrics.count("tokenglass_upstream_ejections_total", &[&label]),
+        1
+    );
 }
 
 /// One that still loads its model gets nothing until it is there.
@@ -209,12 +292,16 @@ fn a_slow_start_costs_no_request() {
     let proxy = gateway(&nodes, polled);
     wait_models(&proxy, 2);
     let label = nodes[1].label();
-    proxy.wait_metrics("it is not healthy", |metrics| metrics.count("tokenglass_upstream_healthy", &[&label]) == 0);
+    proxy.wait_metrics("it is not healthy", |metrics| {
+        metrics.count("tokenglass_upstream_healthy", &[&label]) == 0
+    });
     all_well(&load(&proxy, 4, 10, |_| chat("", BODY)));
     assert_eq!(nodes[1].count(), 0);
     nodes[1].behave(Behaviour::Answers(0));
     nodes[1].is.healthy.store(true, Ordering::SeqCst);
-    proxy.wait_metrics("it is healthy", |metrics| metrics.count("tokenglass_upstream_healthy", &[&label]) == 1);
+    proxy.wait_metrics("it is healthy", |metrics| {
+        metrics.count("tokenglass_upstream_healthy", &[&label]) == 1
+    });
     all_well(&load(&proxy, 4, 20, |_| chat("", BODY)));
     assert!(nodes[1].count() > 10, "{}", nodes[1].count());
 }
@@ -223,13 +310,19 @@ fn a_slow_start_costs_no_request() {
 #[test]
 fn where_all_are_unhealthy_requests_are_tried() {
     let nodes = Node::many(2);
-    nodes.iter().for_each(|node| node.is.healthy.store(false, Ordering::SeqCst));
+    nodes
+        .iter()
+        .for_each(|node| node.is.healthy.store(false, Ordering::SeqCst));
     let proxy = gateway(&nodes, polled);
-    proxy.wait_metrics("none is healthy", |metrics| metrics.count("tokenglass_upstream_healthy", &[]) == 0);
+    proxy.wait_metrics("none is healthy", |metrics| {
+        metrics.count("tokenglass_upstream_healthy", &[]) == 0
+    });
     assert_eq!(ask(proxy.admin(), &get("/readyz", "")).status, 503);
     all_well(&load(&proxy, 2, 10, |_| chat("", BODY)));
     nodes[0].is.healthy.store(true, Ordering::SeqCst);
-    proxy.wait_metrics("one is", |metrics| metrics.count("tokenglass_upstream_healthy", &[]) == 1);
+    proxy.wait_metrics("one is", |metrics| {
+        metrics.count("tokenglass_upstream_healthy", &[]) == 1
+    });
     assert_eq!(ask(proxy.admin(), &get("/readyz", "")).status, 200);
 }
 
@@ -261,23 +354,45 @@ fn who_was_left_alone_is_tried_once_and_comes_back() {
         all_well(&load(&proxy, 1, 1, |_| chat("", BODY)));
         assert!(began.elapsed() < Duration::from_secs(5));
     }
-    assert!(began.elapsed() > Duration::from_millis(300), "twice as long");
-    assert_eq!(proxy.metrics().count("tokenglass_upstream_healthy", label), 1);
+    assert!(
+        began.elapsed() > Duration::from_millis(300),
+        "twice as long"
+    );
+    assert_eq!(
+        proxy.metrics().count("tokenglass_upstream_healthy", label),
+        1
+    );
 }
 
 /// A dead engine says so in a 500.
 #[test]
 fn a_dead_engine_is_left_alone_and_a_bad_request_is_not_its_fault() {
-    for (message, ejected) in [("EngineCore encountered an issue. See stack trace", 1), ("division by zero", 0)] {
+    for (message, ejected) in [
+        ("EngineCore encountered an issue. See stack trace", 1),
+        ("division by zero", 0),
+    ] {
         let nodes = Node::many(2);
-        let body = format!(r#"{{"error":{{"message":"{message}","type":"InternalServerError","code":500}}}}"#);
+        let body = format!(
+            r#"{{"error":{{"message":"{message}","type":"InternalServerError","code":500}}}}"#
+        );
         nodes[0].behave(Behaviour::Says(answer(500, "", &body)));
         let proxy = gateway(&nodes, |_| {});
         load(&proxy, 2, 30, |_| chat("", BODY));
         let metrics = proxy.metrics();
-        assert_eq!(metrics.count("tokenglass_upstream_ejections_total", &[&nodes[0].label()]), ejected, "{message}");
-        let reason = if ejected == 1 { "reason=\"engine_dead\"" } else { "reason=\"internal_error\"" };
-        assert_eq!(metrics.count("tokenglass_upstream_errors_total", &[reason]), nodes[0].count() as u64);
+        assert_eq!(
+            metrics.count("tokenglass_upstream_ejections_total", &[&nodes[0].label()]),
+            ejected,
+            "{message}"
+        );
+        let reason = if ejected == 1 {
+            "reason=\"engine_dead\""
+        } else {
+            "reason=\"internal_error\""
+        };
+        assert_eq!(
+            metrics.count("tokenglass_upstream_errors_total", &[reason]),
+            nodes[0].count() as u64
+        );
     }
 }
 
@@ -302,8 +417,12 @@ fn retry_after_is_honoured_while_others_can_serve() {
 #[test]
 fn who_finds_no_place_is_told_at_once() {
     let nodes = Node::many(2);
-    nodes.iter().for_each(|node| node.behave(Behaviour::Streams(3, 200)));
-    let proxy = gateway(&nodes, |config| config.gateway.max_in_flight = std::num::NonZeroUsize::new(1));
+    nodes
+        .iter()
+        .for_each(|node| node.behave(Behaviour::Streams(3, 200)));
+    let proxy = gateway(&nodes, |config| {
+        config.gateway.max_in_flight = std::num::NonZeroUsize::new(1)
+    });
     let mut busy: Vec<_> = (0..2).map(|_| Peer::connect(proxy.addr())).collect();
     for peer in &mut busy {
         peer.write(chat("connection: close\r\n", STREAM));
@@ -316,7 +435,9 @@ fn who_finds_no_place_is_told_at_once() {
     assert!(answer.get("retry-after").is_some());
     assert_eq!(answer.json()["error"]["type"], "ServiceUnavailableError");
     assert_eq!(answer.json()["error"]["code"], 503);
-    let messages = String::from_utf8(closing()).unwrap().replace("/chat/completions", "/messages");
+    let messages = String::from_utf8(closing())
+        .unwrap()
+        .replace("/chat/completions", "/messages");
     let answer = ask(proxy.addr(), messages.as_bytes());
     assert_eq!(answer.json()["error"]["type"], "overloaded_error");
     for mut peer in busy {
@@ -325,9 +446,22 @@ fn who_finds_no_place_is_told_at_once() {
     }
     assert_eq!(ask(proxy.addr(), &closing()).status, 200);
     let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (3, 2, 0));
-    assert_eq!(metrics.count("vllm_request_error_total", &["error_type=\"proxy_rejected\""]), 2);
-    assert_eq!(metrics.count("tokenglass_gateway_rejected_total", &["reason=\"full\""]), 2);
-    assert!(nodes.iter().all(|node| node.is.most.load(Ordering::SeqCst) == 1));
+    assert_eq!(
+        metrics.count(
+            "vllm_request_error_total",
+            &["error_type=\"proxy_rejected\""]
+        ),
+        2
+    );
+    assert_eq!(
+        metrics.count("tokenglass_gateway_rejected_total", &["reason=\"full\""]),
+        2
+    );
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node.is.most.load(Ordering::SeqCst) == 1)
+    );
 }
 
 #[test]
@@ -342,7 +476,9 @@ fn those_who_wait_are_served_in_turn_and_may_leave() {
         config.gateway.queue_timeout = Duration::from_secs(5);
     });
     let waiting = |count| {
-        proxy.wait_metrics("they wait", |metrics| metrics.count("tokenglass_gateway_queue", &[]) == count);
+        proxy.wait_metrics("they wait", |metrics| {
+            metrics.count("tokenglass_gateway_queue", &[]) == count
+        });
     };
     let mut peers: Vec<_> = (0..2)
         .map(|_| {
@@ -351,8 +487,15 @@ fn those_who_wait_are_served_in_turn_and_may_leave() {
             peer
         })
         .collect();
-    proxy.wait_metrics("both are busy", |metrics| metrics.count("tokenglass_upstream_in_flight", &[]) == 2);
-    let name = |number: usize| chat(&format!("connection: close\r\nx-number: {number}\r\n"), BODY);
+    proxy.wait_metrics("both are busy", |metrics| {
+        metrics.count("tokenglass_upstream_in_flight", &[]) == 2
+    });
+    let name = |number: usize| {
+        chat(
+            &format!("connection: close\r\nx-number: {number}\r\n"),
+            BODY,
+        )
+    };
     for number in 1..=3 {
         let mut peer = Peer::connect(proxy.addr());
         peer.write(name(number));
@@ -374,19 +517,35 @@ fn those_who_wait_are_served_in_turn_and_may_leave() {
     waiting(0);
     let asked: Vec<_> = nodes.iter().flat_map(Node::asked).collect();
     assert_eq!(asked.len(), 5);
-    assert!(!asked.iter().any(|asked| asked.head.contains("x-number: 2") || asked.head.contains("x-number: 9")));
+    assert!(
+        !asked
+            .iter()
+            .any(|asked| asked.head.contains("x-number: 2") || asked.head.contains("x-number: 9"))
+    );
     // The last to come was the last to be served.
-    let last: Vec<_> = nodes.iter().filter_map(|node| node.asked().get(2).cloned()).collect();
-    assert!(last.len() == 1 && last[0].head.contains("x-number: 4"), "{last:?}");
+    let last: Vec<_> = nodes
+        .iter()
+        .filter_map(|node| node.asked().get(2).cloned())
+        .collect();
+    assert!(
+        last.len() == 1 && last[0].head.contains("x-number: 4"),
+        "{last:?}"
+    );
     let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (5, 1, 1));
     assert_eq!(metrics.count("tokenglass_upstream_in_flight", &[]), 0);
-    assert!(nodes.iter().all(|node| node.is.most.load(Ordering::SeqCst) == 1));
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node.is.most.load(Ordering::SeqCst) == 1)
+    );
 }
 
 #[test]
 fn who_waits_too_long_is_told_so() {
     let nodes = Node::many(2);
-    nodes.iter().for_each(|node| node.behave(Behaviour::Answers(1000)));
+    nodes
+        .iter()
+        .for_each(|node| node.behave(Behaviour::Answers(1000)));
     let proxy = gateway(&nodes, |config| {
         config.gateway.max_in_flight = std::num::NonZeroUsize::new(1);
         config.gateway.queue = 10;
@@ -394,27 +553,45 @@ fn who_waits_too_long_is_told_so() {
     });
     let mut peers: Vec<_> = (0..2).map(|_| Peer::connect(proxy.addr())).collect();
     peers.iter_mut().for_each(|peer| peer.write(closing()));
-    proxy.wait_metrics("both are busy", |metrics| metrics.count("tokenglass_upstream_in_flight", &[]) == 2);
+    proxy.wait_metrics("both are busy", |metrics| {
+        metrics.count("tokenglass_upstream_in_flight", &[]) == 2
+    });
     let began = Instant::now();
     assert_eq!(ask(proxy.addr(), &closing()).status, 503);
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_millis(600), "{took:?}");
-    assert_eq!(proxy.metrics().count("tokenglass_gateway_rejected_total", &["reason=\"timeout\""]), 1);
+    assert!(
+        took >= Duration::from_millis(200) && took < Duration::from_millis(600),
+        "{took:?}"
+    );
+    assert_eq!(
+        proxy
+            .metrics()
+            .count("tokenglass_gateway_rejected_total", &["reason=\"timeout\""]),
+        1
+    );
 }
 
 /// Many more clients than places, from all sides: nobody is lost, no upstream has more than it may.
 #[test]
 fn under_load_nobody_is_lost_in_the_queue() {
     let nodes = Node::many(3);
-    nodes.iter().for_each(|node| node.behave(Behaviour::Answers(2)));
+    nodes
+        .iter()
+        .for_each(|node| node.behave(Behaviour::Answers(2)));
     let proxy = gateway(&nodes, |config| {
         config.gateway.max_in_flight = std::num::NonZeroUsize::new(2);
         config.gateway.queue = 1000;
         config.gateway.queue_timeout = Duration::from_secs(20);
     });
     all_well(&load(&proxy, 40, 25, |_| chat("", BODY)));
-    assert!(nodes.iter().all(|node| node.is.most.load(Ordering::SeqCst) <= 2));
-    let metrics = proxy.wait_metrics("all have ended", |metrics| metrics.outcomes() == (1000, 0, 0));
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node.is.most.load(Ordering::SeqCst) <= 2)
+    );
+    let metrics = proxy.wait_metrics("all have ended", |metrics| {
+        metrics.outcomes() == (1000, 0, 0)
+    });
     assert_eq!(metrics.count("tokenglass_gateway_queue", &[]), 0);
     assert_eq!(metrics.count("tokenglass_upstream_in_flight", &[]), 0);
 }
@@ -431,12 +608,19 @@ fn a_queue_for_one_model_holds_up_no_other() {
     });
     wait_models(&proxy, 2);
     let mut slow: Vec<_> = (0..3).map(|_| Peer::connect(proxy.addr())).collect();
-    slow.iter_mut().for_each(|peer| peer.write(chat_for("slow")));
-    proxy.wait_metrics("they wait", |metrics| metrics.count("tokenglass_gateway_queue", &[]) == 2);
+    slow.iter_mut()
+        .for_each(|peer| peer.write(chat_for("slow")));
+    proxy.wait_metrics("they wait", |metrics| {
+        metrics.count("tokenglass_gateway_queue", &[]) == 2
+    });
     let began = Instant::now();
     for _ in 0..5 {
         assert_eq!(ask(proxy.addr(), &chat_for("fast")).status, 200);
     }
-    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(nodes[1].count(), 5);
 }

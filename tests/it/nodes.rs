@@ -60,7 +60,11 @@ pub enum Behaviour {
 
 /// A 503 as vLLM has it.
 pub fn overloaded(headers: &str) -> Behaviour {
-    Behaviour::Says(answer(503, headers, r#"{"error":{"message":"full","type":"ServiceUnavailableError","param":null,"code":503}}"#))
+    Behaviour::Says(answer(
+        503,
+        headers,
+        r#"{"error":{"message":"full","type":"ServiceUnavailableError","param":null,"code":503}}"#,
+    ))
 }
 
 pub fn answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
@@ -130,12 +134,6 @@ impl Node {
             assert!(Instant::now() < until);
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-
-    /// Is there again.
-    pub fn revive(&self) {
-        self.is.down.store(false, Ordering::SeqCst);
-        self.listen(TcpListener::bind(self.addr).unwrap());
     }
 
     pub fn behave(&self, how: Behaviour) {
@@ -233,7 +231,9 @@ fn respond(stream: &mut TcpStream, how: Behaviour, name: &str) -> bool {
     match how {
         Behaviour::Answers(millis) => {
             std::thread::sleep(Duration::from_millis(millis));
-            let body = format!(r#"{{"object":"chat.completion","model":"m","node":"{name}","choices":[],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#);
+            let body = format!(
+                r#"{{"object":"chat.completion","model":"m","node":"{name}","choices":[],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#
+            );
             stream.write_all(&answer(200, "", &body)).is_ok()
         }
         Behaviour::Says(bytes) => stream.write_all(&bytes).is_ok(),
@@ -245,7 +245,9 @@ fn respond(stream: &mut TcpStream, how: Behaviour, name: &str) -> bool {
         }
         Behaviour::Streams(events, pause) => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-            let event = format!("data: {{\"model\":\"m\",\"node\":\"{name}\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"x\"}}}}]}}\n\n");
+            let event = format!(
+                "data: {{\"model\":\"m\",\"node\":\"{name}\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"x\"}}}}]}}\n\n"
+            );
             let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
             let mut fine = stream.write_all(head.as_bytes()).is_ok();
             for _ in 0..events {
@@ -279,7 +281,11 @@ fn read_request(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> Option<Asked> {
     } else {
         let length = lower.split("content-length: ").nth(1);
         let length = length.and_then(|rest| rest.split("\r\n").next());
-        take(stream, ahead, length.map_or(0, |length| length.parse().unwrap()))?
+        take(
+            stream,
+            ahead,
+            length.map_or(0, |length| length.parse().unwrap()),
+        )?
     };
     Some(Asked { head, body })
 }
@@ -342,6 +348,8 @@ pub fn following(
     Proxy::following(nodes[0].addr, changes, |config| {
         config.upstream.urls = urls;
         config.server.workers = 2;
+        // A gateway also with one, or none.
+        config.gateway.discover = vec!["dns:http://localhost.invalid:1".parse().unwrap()];
         change(config);
     })
 }
@@ -368,6 +376,8 @@ pub fn ask(to: SocketAddr, request: &[u8]) -> Message {
 
 /// The body of a chat for a model.
 pub fn chat_for(model: &str) -> Vec<u8> {
-    let body = format!(r#"{{"messages":[{{"role":"user","content":"\"model\":\"no\""}}],"model":"{model}"}}"#);
+    let body = format!(
+        r#"{{"messages":[{{"role":"user","content":"\"model\":\"no\""}}],"model":"{model}"}}"#
+    );
     crate::support::chat("connection: close\r\n", &body)
 }
