@@ -233,10 +233,10 @@ impl Balance {
                 return None;
             }
         }
-        // Nobody gets more than a quarter above his share of what is new, however the hash falls.
+        // Who has a quarter more than his share gets nothing new, however the hash falls. Of few requests that says nothing.
         let load: usize = choice.all().map(|local| local.endpoint.load()).sum();
         let share = load / choice.pool.len().max(1);
-        let most = share + share / 4 + 4;
+        let most = (share + share / 4).max(share + 16);
         let local = choice
             .all()
             .filter(|local| choice.is_good(local) && local.endpoint.load() < most)
