@@ -5,7 +5,7 @@
 mod client;
 mod engine;
 mod health;
-mod jitter;
+pub(crate) mod jitter;
 mod models;
 mod pace;
 mod totals;
