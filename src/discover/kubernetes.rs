@@ -101,10 +101,7 @@ impl Default for Kubernetes {
 pub(super) async fn follow(service: Service, settings: Kubernetes, outlet: Outlet) {
     let mut pauses = Pauses::new(settings.pause, settings.longest_pause);
     loop {
-        let error = match watch(&service, &settings, &outlet).await {
-            Ok(never) => match never {},
-            Err(error) => error,
-        };
+        let Err(error) = watch(&service, &settings, &outlet).await;
         match error.failure() {
             Failure::Expired => outlet.expired(),
             failure => outlet.failed(failure, &error),

@@ -193,13 +193,11 @@ impl Made {
                     .map(Name::from_ascii)
                     .collect::<Result<_, _>>()?;
                 let servers = addresses.iter().map(|address| server(*address)).collect();
-                let options = ResolverOpts {
-                    ndots: *ndots,
-                    timeout: *timeout,
-                    attempts: *attempts,
-                    use_hosts_file: ResolveHosts::Never,
-                    ..ResolverOpts::default()
-                };
+                let mut options = ResolverOpts::default();
+                options.ndots = *ndots;
+                options.timeout = *timeout;
+                options.attempts = *attempts;
+                options.use_hosts_file = ResolveHosts::Never;
                 (ResolverConfig::from_parts(None, search, servers), options)
             }
         };

@@ -41,7 +41,7 @@ impl Union {
         let elsewhere = |address: &&SocketAddr| {
             let mut others = self.places.iter().enumerate();
             others.any(|(other, (speaks, found))| {
-                other != place && *speaks == scheme && found.contains(address)
+                other != place && *speaks == scheme && found.contains(*address)
             })
         };
         let url = |address: &SocketAddr| scheme.url(address.ip().to_string(), address.port());
