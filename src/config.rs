@@ -9,7 +9,6 @@
 
 mod check;
 mod default;
-mod discover;
 mod environment;
 mod error;
 mod file;
@@ -30,7 +29,6 @@ mod value;
 mod tests;
 
 pub use self::check::check_files;
-pub use self::discover::{Discover, DiscoverError, ServicePort};
 pub use self::error::{Errors, Place, Problem};
 pub use self::load::{Loaded, Sources};
 pub use self::origin::{Origin, Origins};
@@ -48,6 +46,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use crate::discover::Target;
 use crate::tenants::TenantLabel;
 
 /// Everything that the process needs to know, checked and immutable.
@@ -171,7 +170,7 @@ pub enum UpstreamUrl {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// `discover`: where upstreams are found at run time. None
-    pub discover: Vec<Discover>,
+    pub discover: Vec<Target>,
     /// `dns_interval` between two looks at a name. 5 s
     pub dns_interval: Duration,
     /// `affinity`: requests with the same value of this header go to the same upstream. None

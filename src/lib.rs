@@ -10,6 +10,7 @@ pub mod classify;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod discover;
 pub mod drain;
 pub mod engine;
 pub mod exposition;

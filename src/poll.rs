@@ -6,7 +6,7 @@ mod client;
 mod engine;
 mod fleet;
 mod health;
-mod jitter;
+pub(crate) mod jitter;
 mod models;
 mod pace;
 mod totals;

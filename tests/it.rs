@@ -24,6 +24,8 @@ mod child;
 mod cli;
 #[path = "it/containment.rs"]
 mod containment;
+#[path = "it/discover.rs"]
+mod discover;
 #[path = "it/drain.rs"]
 mod drain;
 #[path = "it/endpoints.rs"]

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +12,12 @@ use tokio::task::JoinSet;
 
 use super::Poller;
 use crate::config::{Config, UpstreamUrl};
+pub use crate::discover::Change;
+use crate::discover::{Discovery, Report, Settings};
 use crate::engine::Snapshots;
 use crate::gateway::{Member, Registry};
 use crate::metrics::Metrics;
 use crate::upstream::{Connector, OpenConnections, TlsError};
-
-/// An upstream that has been found, or is gone. By its URL.
-pub type Change = tower::discover::Change<UpstreamUrl, UpstreamUrl>;
 
 /// The upstreams of a gateway.
 #[derive(Debug)]
@@ -102,8 +102,16 @@ impl Fleet {
         }
         let found = self.found.lock();
         let mut found = found.unwrap_or_else(PoisonError::into_inner).take();
+        let gateway = &poller.config.gateway;
+        let report: Rc<dyn Report> = Rc::new(());
+        let settings = Settings::new(gateway.dns_interval);
+        let mut discovery = Discovery::start(&gateway.discover, &settings, &report);
         loop {
-            match next(&mut found).await {
+            let change = tokio::select! {
+                change = next(&mut found) => change,
+                change = discovery.next() => change,
+            };
+            match change {
                 Change::Insert(url, _) => {
                     if polled.contains_key(&url) {
                         continue;

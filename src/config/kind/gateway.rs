@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use http::header::HeaderName;
 
 use super::{Kind, items, quote};
-use crate::config::Discover;
 use crate::config::value::{Mistake, Value};
+use crate::discover::Target;
 
 /// A list of `dns:URL` and `kubernetes:NAMESPACE/SERVICE:PORT`.
 pub(in crate::config) struct Discoveries;
@@ -15,15 +15,18 @@ pub(in crate::config) struct Header;
 /// A whole number up to this, or 0 for no limit.
 pub(in crate::config) struct Limit(pub(in crate::config) u64);
 
-impl Kind<Vec<Discover>> for Discoveries {
-    fn read(&self, value: &Value) -> Result<Vec<Discover>, Vec<Mistake>> {
-        let mut found: Vec<Discover> = Vec::new();
+impl Kind<Vec<Target>> for Discoveries {
+    fn read(&self, value: &Value) -> Result<Vec<Target>, Vec<Mistake>> {
+        let mut found: Vec<Target> = Vec::new();
         let mut mistakes = Vec::new();
         for item in items(value) {
-            match item.text().map(|text| text.trim().parse::<Discover>()) {
+            match item.text().map(|text| text.trim().parse::<Target>()) {
                 Some(Ok(source)) if found.contains(&source) => {
                     mistakes.extend(item.mistake(format!("{source} is listed twice")));
                 }
+                // Its certificate would have to be for each of the addresses.
+                Some(Ok(source)) if source.tls_name().is_some() => mistakes
+                    .extend(item.mistake("dns: only http:// can be discovered by its addresses")),
                 Some(Ok(source)) => found.push(source),
                 Some(Err(error)) => mistakes.extend(item.mistake(error.to_string())),
                 None => mistakes.extend(item.unexpected(
@@ -38,7 +41,7 @@ impl Kind<Vec<Discover>> for Discoveries {
         }
     }
 
-    fn show(&self, field: &Vec<Discover>) -> String {
+    fn show(&self, field: &Vec<Target>) -> String {
         let shown: Vec<_> = field
             .iter()
             .map(|source| quote(&source.to_string()))
