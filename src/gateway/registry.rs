@@ -76,10 +76,11 @@ impl Registry {
             first: millis(self.settings.eject_for),
             most: millis(self.settings.eject_max),
         };
+        let meters = self.metrics.upstreams.add(connector.url());
         let endpoint = Arc::new(Endpoint::new(
-            connector.clone(),
+            connector,
             upstream,
-            self.metrics.upstreams.add(connector.url()),
+            meters,
             Breaker::new(limits),
             Arc::clone(&self.queue),
             self.settings.max_in_flight,

@@ -72,9 +72,7 @@ impl Scanner {
     pub fn push(&mut self, piece: &[u8]) -> Option<Found> {
         let mut rest = piece;
         while self.state != State::Over {
-            let Some((&byte, behind)) = rest.split_first() else {
-                return None;
-            };
+            let (&byte, behind) = rest.split_first()?;
             rest = match self.state {
                 State::InKey | State::InName => self.collect(rest)?,
                 State::InText => self.skip_text(rest)?,
