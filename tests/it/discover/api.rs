@@ -44,7 +44,6 @@ pub enum Fault {
 pub struct Asked {
     pub verb: Verb,
     pub version: Option<u64>,
-    pub at: Instant,
 }
 
 pub struct Api {
@@ -341,11 +340,7 @@ impl Shared {
                 .token
                 .as_ref()
                 .is_some_and(|token| !head.to_lowercase().contains(&bearer(token)));
-            state.asked.push(Asked {
-                verb,
-                version,
-                at: Instant::now(),
-            });
+            state.asked.push(Asked { verb, version });
             (state.fault(verb), wrong)
         };
         self.changed.notify_all();
