@@ -181,7 +181,7 @@ impl Api {
                 None => "ADDED",
                 Some(_) => "MODIFIED",
             };
-            state.event(kind, slice);
+            state.event(kind, &slice);
         });
     }
 
@@ -190,7 +190,7 @@ impl Api {
             state.version += 1;
             let mut slice = state.slices.remove(name).unwrap();
             slice["metadata"]["resourceVersion"] = json!(state.version.to_string());
-            state.event("DELETED", slice);
+            state.event("DELETED", &slice);
         });
     }
 
@@ -205,7 +205,7 @@ impl Api {
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "",
                 "endpoints": null, "ports": null, "metadata": {"resourceVersion": state.version.to_string()},
             });
-            state.event("BOOKMARK", object);
+            state.event("BOOKMARK", &object);
         });
     }
 
@@ -254,7 +254,7 @@ impl Api {
 }
 
 impl State {
-    fn event(&mut self, kind: &str, object: Value) {
+    fn event(&mut self, kind: &str, object: &Value) {
         let event = json!({"type": kind, "object": object});
         self.history.push((self.version, event));
     }
