@@ -151,7 +151,7 @@ impl Discovery {
             }
             match self.found.poll_recv(cx) {
                 Poll::Ready(Some((place, found))) => {
-                    self.changes.extend(self.union.replace(place, found));
+                    self.changes.extend(self.union.replace(place, &found));
                 }
                 // Without a source there is nothing to wait for, and yet no end.
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,

@@ -53,9 +53,12 @@ pub enum Servers {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("cannot be set up: {0}")]
-    Setup(NetError),
+    Setup(Box<NetError>),
     #[error("{name}: {source}")]
-    Query { name: Name, source: NetError },
+    Query {
+        name: Box<Name>,
+        source: Box<NetError>,
+    },
 }
 
 /// Asks; made anew when the system's files change.
@@ -136,7 +139,7 @@ impl Resolver {
         };
         let made = match self.made.take() {
             Some(made) if made.stamps == stamps => made,
-            Some(_) | None => Made::new(&self.servers, stamps).map_err(Error::Setup)?,
+            Some(_) | None => Made::new(&self.servers, stamps)?,
         };
         Ok(self.made.insert(made))
     }
@@ -172,7 +175,7 @@ fn names(host: &str, search: &[Name], ndots: usize) -> Vec<Name> {
 // === impl Made ===
 
 impl Made {
-    fn new(servers: &Servers, stamps: Stamps) -> Result<Self, NetError> {
+    fn new(servers: &Servers, stamps: Stamps) -> Result<Self, Error> {
         let (config, mut options) = match servers {
             Servers::System => read_system_conf().unwrap_or_else(|error| {
                 // As glibc: /etc/hosts may still know.
@@ -191,7 +194,8 @@ impl Made {
                 let search = search
                     .iter()
                     .map(Name::from_ascii)
-                    .collect::<Result<_, _>>()?;
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| setup(error.into()))?;
                 let servers = addresses.iter().map(|address| server(*address)).collect();
                 let mut options = ResolverOpts::default();
                 options.ndots = *ndots;
@@ -211,7 +215,7 @@ impl Made {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         Ok(Self {
-            resolver: builder.build()?,
+            resolver: builder.build().map_err(setup)?,
             search,
             ndots,
             stamps,
@@ -236,9 +240,16 @@ impl Made {
                 })
             }
             Err(error) if error.is_no_records_found() => Ok(Kind::None),
-            Err(source) => Err(Error::Query { name, source }),
+            Err(source) => Err(Error::Query {
+                name: name.into(),
+                source: source.into(),
+            }),
         }
     }
+}
+
+fn setup(error: NetError) -> Error {
+    Error::Setup(error.into())
 }
 
 fn server(address: SocketAddr) -> NameServerConfig {
@@ -256,7 +267,7 @@ impl Error {
     pub(super) fn failure(&self) -> Failure {
         match self {
             Self::Setup(_) => Failure::Setup,
-            Self::Query { source, .. } => match source {
+            Self::Query { source, .. } => match source.as_ref() {
                 NetError::Timeout => Failure::Timeout,
                 NetError::Io(_) | NetError::NoConnections | NetError::Busy => Failure::Unreachable,
                 NetError::Dns(DnsError::ResponseCode(_)) => Failure::Server,

@@ -31,7 +31,7 @@ impl Union {
     pub(super) fn replace(
         &mut self,
         place: usize,
-        found: Found,
+        found: &Found,
     ) -> Vec<Change<UpstreamUrl, UpstreamUrl>> {
         let Some((scheme, known)) = self.places.get_mut(place) else {
             return Vec::new();
@@ -50,7 +50,7 @@ impl Union {
             .filter(|address| !elsewhere(address))
             .map(|address| Change::Insert(url(address), url(address)));
         let gone = known
-            .difference(&found)
+            .difference(found)
             .filter(|address| !elsewhere(address))
             .map(|address| Change::Remove(url(address)));
         come.chain(gone).collect()
@@ -81,33 +81,30 @@ mod tests {
         let mut union = Union::new([Scheme::Http]);
         let first = found(&["10.0.0.2:8000", "10.0.0.1:8000"]);
         assert_eq!(
-            shown(union.replace(0, first.clone())),
+            shown(union.replace(0, &first)),
             ["+http://10.0.0.1:8000", "+http://10.0.0.2:8000"]
         );
-        assert!(union.replace(0, first).is_empty());
+        assert!(union.replace(0, &first).is_empty());
         assert_eq!(
-            shown(union.replace(0, found(&["10.0.0.2:8000", "[fd00::9]:8000"]))),
+            shown(union.replace(0, &found(&["10.0.0.2:8000", "[fd00::9]:8000"]))),
             ["+http://[fd00::9]:8000", "-http://10.0.0.1:8000"]
         );
-        assert_eq!(union.replace(0, Found::new()).len(), 2);
+        assert_eq!(union.replace(0, &Found::new()).len(), 2);
     }
 
     #[test]
     fn found_twice_comes_once_and_goes_with_the_last() {
         let mut union = Union::new([Scheme::Http, Scheme::Http, Scheme::Https]);
         let same = found(&["10.0.0.1:8000"]);
-        assert_eq!(
-            shown(union.replace(0, same.clone())),
-            ["+http://10.0.0.1:8000"]
-        );
-        assert!(union.replace(1, same.clone()).is_empty());
+        assert_eq!(shown(union.replace(0, &same)), ["+http://10.0.0.1:8000"]);
+        assert!(union.replace(1, &same).is_empty());
         // Another scheme is another upstream.
-        assert_eq!(shown(union.replace(2, same)), ["+https://10.0.0.1:8000"]);
-        assert!(union.replace(0, Found::new()).is_empty());
+        assert_eq!(shown(union.replace(2, &same)), ["+https://10.0.0.1:8000"]);
+        assert!(union.replace(0, &Found::new()).is_empty());
         assert_eq!(
-            shown(union.replace(1, Found::new())),
+            shown(union.replace(1, &Found::new())),
             ["-http://10.0.0.1:8000"]
         );
-        assert!(union.replace(9, found(&["10.0.0.1:8000"])).is_empty());
+        assert!(union.replace(9, &found(&["10.0.0.1:8000"])).is_empty());
     }
 }

@@ -33,7 +33,7 @@ fn shown(slices: &Slices) -> Vec<String> {
     slices.found().iter().map(ToString::to_string).collect()
 }
 
-fn with_conditions(conditions: Value) -> Vec<String> {
+fn with_conditions(conditions: &Value) -> Vec<String> {
     let endpoints = json!([{"addresses": ["10.0.0.1"], "conditions": conditions}]);
     found("http", &[named("a", "IPv4", &http(), &endpoints)])
 }
@@ -84,7 +84,7 @@ fn only_who_can_answer() {
         json!({"ready": true}),
         json!({"ready": true, "serving": true, "terminating": false}),
     ] {
-        assert_eq!(with_conditions(conditions), ["10.0.0.1:8000"]);
+        assert_eq!(with_conditions(&conditions), ["10.0.0.1:8000"]);
     }
     for conditions in [
         json!({"ready": false}),
@@ -93,7 +93,7 @@ fn only_who_can_answer() {
         json!({"ready": true, "serving": false}),
         json!({"ready": true, "serving": true, "terminating": true}),
     ] {
-        assert!(with_conditions(conditions).is_empty());
+        assert!(with_conditions(&conditions).is_empty());
     }
 }
 

@@ -44,7 +44,6 @@ pub enum Fault {
 pub struct Asked {
     pub verb: Verb,
     pub version: Option<u64>,
-    pub at: Instant,
 }
 
 pub struct Api {
@@ -182,7 +181,7 @@ impl Api {
                 None => "ADDED",
                 Some(_) => "MODIFIED",
             };
-            state.event(kind, slice);
+            state.event(kind, &slice);
         });
     }
 
@@ -191,7 +190,7 @@ impl Api {
             state.version += 1;
             let mut slice = state.slices.remove(name).unwrap();
             slice["metadata"]["resourceVersion"] = json!(state.version.to_string());
-            state.event("DELETED", slice);
+            state.event("DELETED", &slice);
         });
     }
 
@@ -206,7 +205,7 @@ impl Api {
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "",
                 "endpoints": null, "ports": null, "metadata": {"resourceVersion": state.version.to_string()},
             });
-            state.event("BOOKMARK", object);
+            state.event("BOOKMARK", &object);
         });
     }
 
@@ -255,7 +254,7 @@ impl Api {
 }
 
 impl State {
-    fn event(&mut self, kind: &str, object: Value) {
+    fn event(&mut self, kind: &str, object: &Value) {
         let event = json!({"type": kind, "object": object});
         self.history.push((self.version, event));
     }
@@ -341,11 +340,7 @@ impl Shared {
                 .token
                 .as_ref()
                 .is_some_and(|token| !head.to_lowercase().contains(&bearer(token)));
-            state.asked.push(Asked {
-                verb,
-                version,
-                at: Instant::now(),
-            });
+            state.asked.push(Asked { verb, version });
             (state.fault(verb), wrong)
         };
         self.changed.notify_all();

@@ -33,16 +33,17 @@ fn one() -> (Api, Seen) {
     api.put("a", slice("IPv4", &["10.0.0.1"]));
     let mut seen = seen(&api);
     seen.until(&["10.0.0.1:8000"]);
-    wait_for_watches(&api, 1);
+    wait_for_watches(&api, &mut seen, 1);
     seen.forget();
     (api, seen)
 }
 
-fn wait_for_watches(api: &Api, count: usize) {
+fn wait_for_watches(api: &Api, seen: &mut Seen, count: usize) {
     let until = Instant::now() + super::PATIENCE;
     while api.count(Verb::Watch) < count {
         assert!(Instant::now() < until, "{:?}", api.asked());
-        std::thread::sleep(Duration::from_millis(5));
+        // It is this thread that asks.
+        seen.quiet(Duration::from_millis(5));
     }
 }
 
@@ -143,11 +144,11 @@ fn a_watch_at_its_end_goes_on_where_it_was() {
     settings.kubernetes.watch_seconds = 1;
     let mut seen = Seen::start(&["kubernetes:ai/vllm:8000"], &settings);
     seen.until(&["10.0.0.1:8000"]);
-    wait_for_watches(&api, 1);
+    wait_for_watches(&api, &mut seen, 1);
     api.put("b", slice("IPv4", &["10.0.0.2"]));
     seen.until(&["10.0.0.1:8000", "10.0.0.2:8000"]);
     seen.quiet(Duration::from_millis(1200));
-    wait_for_watches(&api, 2);
+    wait_for_watches(&api, &mut seen, 2);
     api.put("c", slice("IPv4", &["10.0.0.3"]));
     seen.until(&["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"]);
     let versions: Vec<_> = api
@@ -274,7 +275,7 @@ fn the_same_at_the_start_and_in_a_watch() {
         seen.until(&["10.0.0.1:8000"]);
         // A stream that is only quiet is no fault: that one is ended later.
         if !matches!(fault, Fault::Stuck) {
-            wait_for_watches(&api, 3);
+            wait_for_watches(&api, &mut seen, 3);
             api.put("b", slice("IPv4", &["10.0.0.2"]));
             seen.until(&["10.0.0.1:8000", "10.0.0.2:8000"]);
         }
@@ -304,7 +305,7 @@ fn a_silent_watch_is_left() {
     settings.kubernetes.watch_seconds = 1;
     let mut seen = Seen::start(&["kubernetes:ai/vllm:http"], &settings);
     seen.until(&["10.0.0.1:8000"]);
-    wait_for_watches(&api, 1);
+    wait_for_watches(&api, &mut seen, 1);
     api.put("a", slice("IPv4", &["10.0.0.2"]));
     seen.until(&["10.0.0.2:8000"]);
 }
