@@ -1,6 +1,6 @@
 //! Signs of life of the engines, as the traffic gives them: what a verdict on a hung one needs.
 //!
-//! Each worker has a slot for each upstream, alone on its cache lines, and is the only one to write it; the pollers'
+//! Of each upstream every worker has a slot, alone on its cache lines, and is the only one to write it; the pollers'
 //! thread reads. What is read a moment late is judged a moment late.
 
 use std::sync::Arc;
@@ -13,12 +13,11 @@ use std::time::{Duration, Instant};
 /// A client that got nothing and asks again within this is taken to wait on: many give up sooner than a verdict takes.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// All slots.
+/// The slots of one upstream.
 #[derive(Debug)]
 pub struct Activity {
     base: Instant,
-    upstreams: usize,
-    /// Those of worker 0 first.
+    /// That of worker 0 first.
     slots: Vec<Arc<Slot>>,
 }
 
@@ -81,7 +80,7 @@ pub struct Signs {
 impl Activity {
     /// All quiet.
     #[must_use]
-    pub fn new(workers: usize, upstreams: usize) -> Self {
+    pub fn new(workers: usize) -> Self {
         let base = Instant::now();
         let slot = || {
             Arc::new(Slot {
@@ -97,34 +96,24 @@ impl Activity {
         };
         Self {
             base,
-            upstreams,
-            slots: std::iter::repeat_with(slot)
-                .take(workers.saturating_mul(upstreams))
-                .collect(),
+            slots: std::iter::repeat_with(slot).take(workers).collect(),
         }
     }
 
-    /// A worker's slots, one for each upstream.
+    /// A worker's slot.
     #[must_use]
-    pub fn of_worker(&self, worker: usize) -> Vec<Arc<Slot>> {
-        let before = worker.saturating_mul(self.upstreams);
-        let slots = self.slots.iter().skip(before).take(self.upstreams);
-        slots.cloned().collect()
+    pub fn of_worker(&self, worker: usize) -> Option<&Arc<Slot>> {
+        self.slots.get(worker)
     }
 
-    /// What is known of an upstream.
+    /// What is known of the upstream.
     #[must_use]
-    pub fn signs(&self, upstream: usize) -> Signs {
+    pub fn signs(&self) -> Signs {
         let mut signs = Signs::default();
         // Of the slot whose requests have waited longest.
         let mut longest = None;
         let mut progress = 0;
-        for slot in self
-            .slots
-            .iter()
-            .skip(upstream)
-            .step_by(self.upstreams.max(1))
-        {
+        for slot in &self.slots {
             let in_flight = slot.in_flight.load(Acquire);
             if in_flight > 0 {
                 let (since, idle) = (slot.since.load(Relaxed), slot.idle.load(Relaxed));
@@ -314,8 +303,8 @@ mod tests {
 
     #[test]
     fn who_gives_up_and_asks_again_waits_on() {
-        let activity = Activity::new(1, 1);
-        let slot = &activity.of_worker(0)[0];
+        let activity = Activity::new(1);
+        let slot = activity.of_worker(0).unwrap();
         slot.begin();
         slot.since.store(1, Relaxed);
         slot.end(true, Instant::now());
@@ -343,25 +332,24 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_told_apart_by_upstream_and_summed_over_workers() {
-        let activity = Activity::new(2, 3);
-        let (first, second) = (activity.of_worker(0), activity.of_worker(1));
-        assert_eq!((first.len(), second.len()), (3, 3));
-        first[1].begin();
-        second[1].begin();
-        second[1].begin();
-        second[2].begin();
-        second[2].end(false, Instant::now());
-        second[1].speaks();
-        second[2].speaks();
-        second[2].hushes();
+    fn slots_are_summed_over_workers() {
+        let activity = Activity::new(2);
+        let slot = |worker| activity.of_worker(worker).unwrap();
+        let (first, second) = (slot(0), slot(1));
+        assert!(activity.of_worker(2).is_none());
+        first.begin();
+        second.begin();
+        second.begin();
+        second.begin();
+        second.end(false, Instant::now());
+        first.speaks();
+        second.speaks();
+        second.hushes();
         let later = activity.base + s(9);
-        second[1].progress(later);
-        assert_eq!(activity.signs(0).in_flight, 0);
-        assert_eq!(activity.signs(2).in_flight, 0);
-        let signs = activity.signs(1);
+        second.progress(later);
+        let signs = activity.signs();
         assert_eq!((signs.in_flight, signs.progress), (3, s(9)));
-        assert_eq!((signs.speaking, activity.signs(2).speaking), (1, 0));
+        assert_eq!(signs.speaking, 1);
         assert!(signs.since < s(9));
         assert_eq!(activity.time(later), s(9));
     }

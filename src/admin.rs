@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, REFERER, VARY,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -21,9 +23,11 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::drain::{Drain, Stage, Trigger};
+use crate::drain::{Drain, Outlived, Pending, Stage, Trigger};
 use crate::exposition::{self, Exposition};
+use crate::gateway::Registry;
 use crate::housekeeping;
+use crate::metrics::Metrics;
 use crate::proxy::reply::Reply;
 use patience::Patience;
 
@@ -34,14 +38,22 @@ const HEADER_READ: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(30);
 /// Connections at a time, far more than there are scrapers; others wait to be accepted.
 const CONNECTIONS: usize = 128;
+/// What an answer gets before the process ends.
+const MOMENT: Duration = Duration::from_millis(50);
+/// What a browser says of where a request comes from, if it says nothing else.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What the admin port answers from.
 #[derive(Debug)]
 pub struct Admin {
+    /// Where there are several upstreams: ready if one of them is.
+    pub gateway: Option<Arc<Registry>>,
     /// Rendered on each scrape.
     pub exposition: Exposition,
     /// Ready until the end begins.
     pub drain: Drain,
+    /// Answers to `GET /drain?wait=1` that are still to be given.
+    pub pending: Pending,
     /// Lets `POST /drain` begin it.
     pub leave: Trigger,
     /// The effective configuration as TOML, secrets hidden.
@@ -92,17 +104,48 @@ impl Admin {
         response
     }
 
+    /// Whether whoever asks may see and change everything.
+    fn trusts(&self, request: &Request<Incoming>, peer: SocketAddr) -> bool {
+        // A browser on this machine is at loopback whoever wrote the page that it shows. Of a picture in it, say, it tells no
+        // origin, but where it is to be shown.
+        let page = [ORIGIN, REFERER, SEC_FETCH_SITE];
+        let from_a_page = page.iter().any(|name| request.headers().contains_key(name));
+        (self.allow_remote || peer.ip().to_canonical().is_loopback()) && !from_a_page
+    }
+
+    /// `GET /drain?wait=1`, all that a preStop hook can say: drains, and answers when no request is left.
+    fn drained(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Drained> {
+        let wait = *request.method() == Method::GET
+            && request.uri().path() == "/drain"
+            && request.uri().query() == Some("wait=1")
+            && self.trusts(request, peer);
+        wait.then(|| {
+            let outlived = self.pending.begin();
+            self.leave.advance(Stage::Leaving);
+            Drained {
+                drain: self.drain.clone(),
+                metrics: Arc::clone(&self.exposition.metrics),
+                outlived,
+            }
+        })
+    }
+
     fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        // A browser on this machine is at loopback whoever wrote the page that it shows.
-        let from_a_page = request.headers().contains_key(ORIGIN);
-        let trusted = (self.allow_remote || peer.ip().to_canonical().is_loopback()) && !from_a_page;
+        let trusted = self.trusts(request, peer);
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" if read => self.scrape(request.headers()),
             "/healthz" if read => plain(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" if read => match self.drain.stage() {
+                Stage::Running if self.gateway.as_ref().is_some_and(|all| !all.is_ready()) => {
+                    plain(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        TEXT,
+                        "no upstream is healthy\n",
+                    )
+                }
                 Stage::Running => plain(StatusCode::OK, TEXT, "ready\n"),
-                Stage::Leaving | Stage::Draining | Stage::Over => {
+                Stage::Leaving | Stage::Draining | Stage::Cut | Stage::Gone | Stage::Over => {
                     plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")
                 }
             },
@@ -133,6 +176,30 @@ impl Admin {
     }
 }
 
+/// The end, to be waited for.
+struct Drained {
+    drain: Drain,
+    metrics: Arc<Metrics>,
+    outlived: Outlived,
+}
+
+impl Drained {
+    async fn answer(mut self) -> Response<Full<Bytes>> {
+        self.drain.reached(Stage::Gone).await;
+        let text = match self.metrics.drain_cut.get() {
+            0 => "drained\n".to_owned(),
+            cut => format!("drained, {cut} requests were cut\n"),
+        };
+        let outlived = self.outlived;
+        tokio::spawn(async move {
+            // For the answer to leave.
+            tokio::time::sleep(MOMENT).await;
+            drop(outlived);
+        });
+        plain(StatusCode::OK, TEXT, text)
+    }
+}
+
 async fn accept(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -151,8 +218,16 @@ async fn accept(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
         let service = ServiceBuilder::new()
             .layer(CatchPanicLayer::new())
             .service_fn(move |request: Request<Incoming>| {
-                let answer = admin.answer(&request, peer);
-                async move { Ok::<_, Infallible>(answer) }
+                let answer = match admin.drained(&request, peer) {
+                    Some(drained) => Err(drained),
+                    None => Ok(admin.answer(&request, peer)),
+                };
+                async move {
+                    Ok::<_, Infallible>(match answer {
+                        Ok(answer) => answer,
+                        Err(drained) => drained.answer().await,
+                    })
+                }
             });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

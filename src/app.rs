@@ -5,25 +5,27 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::Admin;
-use crate::config::{self, Config, Loaded};
-use crate::drain::{self, Drain, Stage, Trigger};
+use crate::config::{self, Config, Loaded, UpstreamUrl};
+use crate::drain::{self, Drain, Pending, Stage, Trigger};
 use crate::engine::{Snapshots, Taken};
 use crate::exposition::Exposition;
+use crate::gateway::Registry;
 use crate::gpu::{Gpu, Place};
 use crate::listen::{accept, tls};
 use crate::metrics::Metrics;
 use crate::notify;
-use crate::poll::Poller;
+use crate::poll::{Change, Fleet, Polled, Poller};
 use crate::reload;
 use crate::signals::Signals;
 use crate::telemetry;
 use crate::tenants::{MapError, Tenants};
 use crate::tokens::{Direction, Estimated, Estimator, Sink};
 use crate::upstream::{Connector, OpenConnections, TlsError};
-use crate::worker;
+use crate::worker::{self, Upstreams};
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +98,11 @@ pub struct App {
     alive: mpsc::Receiver<()>,
     ready_delay: Duration,
     drain_timeout: Duration,
+    pending: Pending,
 }
+
+/// How long `GET /drain?wait=1` gets for its answer.
+const TELL: Duration = Duration::from_secs(1);
 
 impl App {
     /// Opens the ports and starts the threads. `shown` is what `/config` answers.
@@ -104,23 +110,52 @@ impl App {
     /// # Errors
     /// [`Error`], one line each; nothing is left running then.
     pub fn start(config: Config, shown: String) -> Result<Self, Error> {
+        Self::with(config, shown, None)
+    }
+
+    /// [`App::start`] with upstreams that come and go by `changes`, beside those that are configured.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn following(
+        config: Config,
+        shown: String,
+        changes: UnboundedReceiver<Change>,
+    ) -> Result<Self, Error> {
+        Self::with(config, shown, Some(changes))
+    }
+
+    fn with(
+        config: Config,
+        shown: String,
+        changes: Option<UnboundedReceiver<Change>>,
+    ) -> Result<Self, Error> {
         let open = OpenConnections::default();
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
-        let connectors = connectors(&config, &open)?;
         let listener = listen(config.server.listen, config.server.backlog)?;
         let admin_listener = listen(config.admin.listen, 128)?;
         let data = listener.local_addr()?;
         let admin = admin_listener.local_addr()?;
         let tenants = Tenants::new(&config.tenants)?;
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry, open, &config, tenants)?);
+        let metrics = Arc::new(Metrics::new(&registry, open.clone(), &config, tenants)?);
         let (trigger, drain) = drain::channel();
+        let pending = Pending::default();
 
         let gpu = Gpu::start(&config.gpu, &Place::here())?;
         let engine = snapshots(&config, &metrics);
+        let (upstreams, mut polled) = upstreams(&config, &metrics, engine.as_ref(), open)?;
+        if let (Polled::Several(fleet), Some(changes)) = (&mut polled, changes) {
+            fleet.follow(changes);
+        }
         Admin {
+            gateway: match &upstreams {
+                Upstreams::One(..) => None,
+                Upstreams::Several(registry) => Some(Arc::clone(registry)),
+            },
             exposition: Exposition::new(Arc::clone(&metrics), engine.clone(), gpu),
             drain: drain.clone(),
+            pending: pending.clone(),
             leave: trigger.clone(),
             config: shown,
             expire_after: config.observe.expire_after,
@@ -131,7 +166,7 @@ impl App {
         Poller {
             config: Arc::clone(&config),
             metrics: Arc::clone(&metrics),
-            connectors: connectors.clone(),
+            upstreams: polled,
             engine,
             drain: drain.clone(),
         }
@@ -139,7 +174,7 @@ impl App {
         let shared = worker::Shared {
             estimator: estimator(&config, &metrics)?,
             metrics: Arc::clone(&metrics),
-            connectors,
+            upstreams,
             tls,
             permits: Arc::new(Semaphore::new(config.server.max_connections)),
             drain: drain.clone(),
@@ -167,6 +202,7 @@ impl App {
             alive,
             ready_delay: config.shutdown.ready_delay,
             drain_timeout: config.shutdown.drain_timeout,
+            pending,
         })
     }
 
@@ -195,12 +231,13 @@ impl App {
     }
 
     /// Waits for `end` or for `POST /drain`, then drains: not ready, then no new connections, then the deadline. A
-    /// second `end` cuts it short. Returns whether everything had finished by itself.
+    /// second `end` cuts it short; the first behind a `POST /drain` does not, since whoever drains ends the process
+    /// afterwards. Returns whether everything had finished by itself.
     pub async fn run_until(mut self, mut end: impl AsyncFnMut()) -> bool {
-        tokio::select! {
-            () = end() => {}
-            () = self.drain.reached(Stage::Leaving) => {}
-        }
+        let ending = tokio::select! {
+            () = end() => true,
+            () = self.drain.reached(Stage::Leaving) => false,
+        };
         self.trigger.advance(Stage::Leaving);
         tracing::info!(timeout = ?self.drain_timeout, "draining");
         let trigger = self.trigger.clone();
@@ -211,11 +248,25 @@ impl App {
                 trigger.advance(Stage::Draining);
                 tokio::time::timeout(drain_timeout, self.alive.recv()).await.is_ok()
             } => finished,
-            () = end() => false,
+            () = async {
+                if !ending {
+                    end().await;
+                }
+                end().await;
+            } => false,
         };
-        self.trigger.advance(Stage::Over);
+        self.trigger.advance(Stage::Cut);
         self.join();
-        tracing::info!(finished, "stopped");
+        self.trigger.advance(Stage::Gone);
+        // Whoever asked to be told is told.
+        let told = async {
+            while !self.pending.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _in_time = tokio::time::timeout(TELL, told).await;
+        self.trigger.advance(Stage::Over);
+        tracing::info!(finished, cut = self.metrics.drain_cut.get(), "stopped");
         finished
     }
 
@@ -252,24 +303,36 @@ fn listen(address: SocketAddr, backlog: u32) -> Result<TcpListener, Error> {
     accept::bind(address, backlog).map_err(|source| Error::Listen { address, source })
 }
 
-fn connectors(config: &Config, open: &OpenConnections) -> Result<Vec<Connector>, Error> {
-    let upstream = &config.upstream;
-    upstream
-        .urls
-        .iter()
-        .map(|url| {
-            Connector::new(
-                url.clone(),
-                upstream.connect_timeout,
-                upstream.ca_file.as_deref(),
-                open.clone(),
-            )
-            .map_err(|source| Error::UpstreamTls {
-                url: url.to_string(),
-                source,
-            })
-        })
-        .collect()
+/// Where requests go, and who is polled: the same.
+fn upstreams(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    engine: Option<&Arc<Snapshots>>,
+    open: OpenConnections,
+) -> Result<(Upstreams, Polled), Error> {
+    let failed = |url: &UpstreamUrl, source| Error::UpstreamTls {
+        url: url.to_string(),
+        source,
+    };
+    let settings = &config.upstream;
+    if let ([url], false) = (&*settings.urls, config.is_gateway()) {
+        let ca_file = settings.ca_file.as_deref();
+        let connector = Connector::new(url.clone(), settings.connect_timeout, ca_file, open)
+            .map_err(|source| failed(url, source))?;
+        let upstream = metrics.polled.add(url.to_string());
+        if let Some(engine) = engine {
+            engine.add(upstream.id(), url.to_string());
+        }
+        return Ok((
+            Upstreams::One(connector.clone(), Arc::clone(&upstream)),
+            Polled::One(connector, upstream),
+        ));
+    }
+    let registry = Registry::new(config, metrics);
+    let (of_fleet, engine) = (Arc::clone(&registry), engine.cloned());
+    let fleet = Fleet::new(config, of_fleet, Arc::clone(metrics), engine, open)
+        .map_err(|(url, source)| failed(&url, source))?;
+    Ok((Upstreams::Several(registry), Polled::Several(fleet)))
 }
 
 /// Where what vLLM says of itself is kept, if anybody wants it.
@@ -277,22 +340,19 @@ fn snapshots(config: &Config, metrics: &Metrics) -> Option<Arc<Snapshots>> {
     let names = metrics.names();
     let ours = names.iter().map(|(name, kind)| (name.as_str(), *kind));
     config.engine.metrics.then(|| {
-        Arc::new(Snapshots::new(
-            (&config.engine).into(),
-            Taken::new(ours),
-            config.upstream.urls.iter().map(ToString::to_string),
-        ))
+        let snapshots = Snapshots::new((&config.engine).into(), Taken::new(ours), []);
+        Arc::new(if config.is_gateway() {
+            snapshots.changing()
+        } else {
+            snapshots
+        })
     })
 }
 
 fn urls(config: &Config) -> String {
-    let urls: Vec<_> = config
-        .upstream
-        .urls
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    urls.join(" ")
+    let urls = config.upstream.urls.iter().map(ToString::to_string);
+    let found = config.gateway.discover.iter().map(ToString::to_string);
+    urls.chain(found).collect::<Vec<_>>().join(" ")
 }
 
 fn estimator(config: &Config, metrics: &Arc<Metrics>) -> std::io::Result<Option<Estimator>> {

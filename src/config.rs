@@ -40,9 +40,13 @@ pub(crate) use self::error::reason;
 pub(crate) use self::suggest::nearest;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::header::HeaderName;
+
+use crate::discover::Target;
 use crate::tenants::TenantLabel;
 
 /// Everything that the process needs to know, checked and immutable.
@@ -52,6 +56,8 @@ pub struct Config {
     pub server: Server,
     /// Where the traffic goes.
     pub upstream: Upstream,
+    /// Several upstreams.
+    pub gateway: Gateway,
     /// The admin port.
     pub admin: Admin,
     /// What is measured, and how much of the traffic it may keep.
@@ -70,6 +76,14 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Logs.
     pub log: Log,
+}
+
+impl Config {
+    /// Whether requests are shared out among several upstreams. With one of them everything is as if there were no such thing.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.upstream.urls.len() > 1 || !self.gateway.discover.is_empty()
+    }
 }
 
 /// `[server]`
@@ -111,7 +125,8 @@ pub struct TlsFiles {
 /// `[upstream]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// `url`: one or more, `http://host:port`, `https://host:port`, `unix:/path`. http://127.0.0.1:8000
+    /// `url`: one or more, `http://host:port`, `https://host:port`, `unix:/path`. http://127.0.0.1:8000, or none if
+    /// `gateway.discover` says where they are
     pub urls: Vec<UpstreamUrl>,
     /// `connect_timeout`. 3 s
     pub connect_timeout: Duration,
@@ -149,6 +164,33 @@ pub enum UpstreamUrl {
         /// The socket.
         path: PathBuf,
     },
+}
+
+/// `[gateway]`: all of it is inert with one upstream, unless that is a discovered one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// `discover`: where upstreams are found at run time. None
+    pub discover: Vec<Target>,
+    /// `dns_interval` between two looks at a name. 5 s
+    pub dns_interval: Duration,
+    /// `affinity`: requests with the same value of this header go to the same upstream. None
+    pub affinity: Option<HeaderName>,
+    /// `max_head`: how far into a body `model` is looked for, and how long one may be that is sent a second time. 64 KiB
+    pub max_head: usize,
+    /// `max_in_flight`: requests that one upstream has at a time. None
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// `queue`: requests that wait for a place at an upstream; beyond it they are refused at once. 0
+    pub queue: usize,
+    /// `queue_timeout`: how long one waits. 5 s
+    pub queue_timeout: Duration,
+    /// `retries` of one request on other upstreams. 2
+    pub retries: u32,
+    /// `eject_after`: failures in a row until an upstream is left alone. 5
+    pub eject_after: u32,
+    /// `eject_for`: how long, the first time; each time twice as long as the last. 10 s
+    pub eject_for: Duration,
+    /// `eject_max`: but no longer than this. 5 min
+    pub eject_max: Duration,
 }
 
 /// `[admin]`

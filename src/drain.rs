@@ -1,4 +1,7 @@
-//! The one signal that everything ends by: running → draining → over.
+//! The one signal that everything ends by: running → leaving → draining → cut → gone → over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
@@ -11,7 +14,11 @@ pub enum Stage {
     Leaving,
     /// No new connections; what runs may finish.
     Draining,
-    /// Whatever still runs is dropped.
+    /// The deadline, or nothing runs any more: whatever still does is dropped.
+    Cut,
+    /// No request is left.
+    Gone,
+    /// The process ends.
     Over,
 }
 
@@ -22,6 +29,35 @@ pub struct Trigger(watch::Sender<Stage>);
 /// Follows it.
 #[derive(Clone, Debug)]
 pub struct Drain(watch::Receiver<Stage>);
+
+/// Answers that tell of the end, and that the process is to outlive.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Outlived(Pending);
+
+impl Pending {
+    /// One more.
+    #[must_use]
+    pub fn begin(&self) -> Outlived {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Outlived(self.clone())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Outlived {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// A running process.
 #[must_use]

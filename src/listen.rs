@@ -13,3 +13,4 @@ mod transport;
 pub use handoff::{Handoff, Wish};
 pub use io::{Downstream, Limits};
 pub use shared::{Serving, Shared};
+pub(crate) use shared::{begin_cut, cut, end_cut};

@@ -11,6 +11,7 @@ pub mod labels;
 pub mod polled;
 pub mod series;
 mod totals;
+pub mod upstreams;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
@@ -30,6 +31,7 @@ use crate::upstream::OpenConnections;
 use expiry::Lives;
 use family::{Families, Maker};
 use labels::Values;
+use upstreams::Upstreams;
 
 /// All families.
 #[derive(Debug)]
@@ -90,6 +92,10 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// What the pollers learn.
     pub polled: Polled,
+    /// What the traffic says of each of several upstreams.
+    pub upstreams: Upstreams,
+    /// `tokenglass_drain_cut_total`
+    pub drain_cut: IntCounter,
     upstream_connections: IntGauge,
     open: OpenConnections,
 }
@@ -160,6 +166,8 @@ impl Metrics {
             overhead: make.histogram("tokenglass_overhead_seconds", "Time added by the proxy: request head received to sent upstream, plus response head received to handed to the client.", buckets::OVERHEAD)?,
             faults: make.counters("tokenglass_observer_faults_total", "What the observer could not measure; the traffic went on.", "reason", faults)?,
             polled: Polled::new(&make, config, overflow.clone())?,
+            upstreams: Upstreams::new(&make)?,
+            drain_cut: make.counter("tokenglass_drain_cut_total", "Requests that were cut at the end of shutdown.drain_timeout.")?,
             overflow,
             downstream_connections: make.gauge("tokenglass_downstream_connections", "Open client connections.")?,
             reloads: make.counters("tokenglass_config_reloads_total", "Configuration reloads by result.", "result", ["success", "failure"].into_iter())?,
@@ -183,6 +191,7 @@ impl Metrics {
     /// All families that have samples.
     pub fn write(&self, out: &mut Writer) {
         self.upstream_connections.set(self.open.get());
+        self.upstreams.refresh();
         for family in self.shown.iter() {
             family.write(out);
         }

@@ -27,6 +27,8 @@ pub use response::{Gap, Limits, ResponseObserver};
 
 pub use crate::record::Record;
 
+pub(crate) use error::is_engine_dead;
+
 /// Splits a stream and counts its events. For the benchmarks alone.
 #[doc(hidden)]
 pub fn count_events<'a>(reads: impl Iterator<Item = &'a [u8]>) -> usize {

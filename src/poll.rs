@@ -4,13 +4,15 @@
 
 mod client;
 mod engine;
+mod fleet;
 mod health;
-mod jitter;
+pub(crate) mod jitter;
 mod models;
 mod pace;
 mod totals;
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -19,11 +21,14 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
 use crate::engine::Snapshots;
+use crate::gateway::Member;
 use crate::metrics::Metrics;
+use crate::metrics::polled::Upstream;
 use crate::upstream::Connector;
 use health::Health;
 
 pub use client::{Client, ProbeError, Reply};
+pub use fleet::{Change, Fleet};
 pub use models::Model;
 pub use totals::{EngineTotals, engine_totals};
 
@@ -34,12 +39,21 @@ pub struct Poller {
     pub config: Arc<Config>,
     /// Where the results go.
     pub metrics: Arc<Metrics>,
-    /// One per upstream.
-    pub connectors: Vec<Connector>,
+    /// Who is polled.
+    pub upstreams: Polled,
     /// Where vLLM's own metrics go; `None` if nobody wants them.
     pub engine: Option<Arc<Snapshots>>,
     /// When to end.
     pub drain: Drain,
+}
+
+/// Who is polled.
+#[derive(Debug)]
+pub enum Polled {
+    /// One upstream.
+    One(Connector, Arc<Upstream>),
+    /// Several, that may come and go.
+    Several(Fleet),
 }
 
 impl Poller {
@@ -64,39 +78,66 @@ impl Poller {
             .build_local(LocalOptions::default())?;
         let mut over = self.drain.clone();
         runtime.block_on(async move {
-            let mut tasks = JoinSet::new();
-            for (upstream, connector) in self.connectors.iter().enumerate() {
-                let client = || Client::new(connector.clone(), &self.config.upstream);
-                let (config, metrics) = (&self.config, &self.metrics);
-                if config.health.enabled {
-                    let health =
-                        Health::new(upstream, client(), Arc::clone(config), Arc::clone(metrics));
-                    tasks.spawn_local(health.run());
-                }
-                if let Some(snapshots) = &self.engine {
-                    let poll = engine::Poll {
-                        client: client(),
-                        config: Arc::clone(config),
-                        metrics: Arc::clone(metrics),
-                        snapshots: Arc::clone(snapshots),
-                        upstream,
-                    };
-                    tasks.spawn_local(poll.run());
-                }
-            }
-            let broken = async {
-                while let Some(ended) = tasks.join_next().await {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a poller broke; what it said is not true any more");
-                    }
-                }
-                std::future::pending::<()>().await;
-            };
+            let (started, end) = (Rc::new(self), async { over.reached(Stage::Over).await });
             tokio::select! {
-                () = over.reached(Stage::Over) => {}
-                () = broken => {}
+                () = end => {}
+                () = started.all() => {}
             }
             Ok(())
         })
     }
+
+    /// Polls all. Never returns.
+    async fn all(self: Rc<Self>) {
+        match &self.upstreams {
+            Polled::One(connector, upstream) => {
+                let mut tasks = self.follow(connector, upstream, None);
+                broken(&mut tasks).await;
+            }
+            Polled::Several(fleet) => fleet.run(&self).await,
+        }
+    }
+
+    /// Polls one upstream, until what is returned is dropped.
+    fn follow(
+        &self,
+        connector: &Connector,
+        upstream: &Arc<Upstream>,
+        member: Option<&Member>,
+    ) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let client = || Client::new(connector.clone(), &self.config.upstream);
+        let (config, metrics) = (&self.config, &self.metrics);
+        if config.health.enabled {
+            let health = Health::new(
+                Arc::clone(upstream),
+                member.cloned(),
+                client(),
+                Arc::clone(config),
+                Arc::clone(metrics),
+            );
+            tasks.spawn_local(health.run());
+        }
+        if let Some(snapshots) = &self.engine {
+            let poll = engine::Poll {
+                client: client(),
+                config: Arc::clone(config),
+                metrics: Arc::clone(metrics),
+                snapshots: Arc::clone(snapshots),
+                upstream: Arc::clone(upstream),
+            };
+            tasks.spawn_local(poll.run());
+        }
+        tasks
+    }
+}
+
+/// Says so if one of them breaks. Never returns.
+async fn broken(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a poller broke; what it said is not true any more");
+        }
+    }
+    std::future::pending::<()>().await;
 }

@@ -6,9 +6,10 @@ pub mod error;
 pub mod forward;
 pub mod guard;
 pub mod reply;
+mod several;
 pub mod tee;
 pub mod tunnel;
 pub mod usage;
 
 pub use body::ProxyBody;
-pub use forward::Proxy;
+pub use forward::{Backend, Proxy};

@@ -25,6 +25,7 @@ pub use request::RequestWatch;
 use crate::activity::Slot;
 use crate::classify::Endpoint;
 use crate::ledger::Ticket;
+use crate::metrics::polled::Books;
 use crate::metrics::{Fault, InUse};
 use crate::observe::{HeadFacts, ResponseObserver};
 use crate::outcome::{End, ErrorType, Outcome, Phase};
@@ -117,8 +118,8 @@ impl Track {
         Rc::clone(&self.request)
     }
 
-    /// It is about to be sent to this upstream.
-    pub fn toward(&mut self, upstream: usize) {
+    /// It is about to be sent to the upstream with these books; to another one than before, if that has done nothing for it.
+    pub fn toward(&mut self, books: &Books) {
         // What no engine works for is no sign of one, and has no tokens.
         if self.replay || self.endpoint == Endpoint::Tokenize {
             return;
@@ -127,15 +128,13 @@ impl Track {
         if self.endpoint == Endpoint::Realtime {
             return;
         }
-        self.ticket = self.recorder.ticket(upstream);
+        self.ticket = Some(books.ledger.ticket());
         // An adapter that loads or an engine that wakes up takes its time, and moves nothing.
         if self.endpoint == Endpoint::Other {
             return;
         }
-        if let Some(slot) = self.recorder.slot(upstream) {
-            self.request.borrow_mut().toward(Arc::clone(slot));
-            self.slot = Some(Arc::clone(slot));
-        }
+        self.request.borrow_mut().toward(Arc::clone(&books.slot));
+        self.slot = Some(Arc::clone(&books.slot));
     }
 
     /// The response head has come.

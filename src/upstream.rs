@@ -75,6 +75,84 @@ pub struct Answer<B> {
     pub head_received: Instant,
 }
 
+/// A request that can be tried at one upstream after the other, as long as that runs nothing twice.
+#[derive(Debug)]
+pub struct Outgoing<B>(Sending<B>);
+
+/// A response head that has come, of which nobody knows yet whether it is the answer.
+#[derive(Debug)]
+pub struct Answered {
+    incoming: Incoming,
+    /// As in [`Answer`].
+    pub head: response::Parts,
+    received: Instant,
+}
+
+impl<B> Outgoing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// `keep`: so many bytes of its body are kept while it is tried.
+    ///
+    /// # Errors
+    /// If it cannot be expressed in HTTP/1.1.
+    pub fn new(request: Request<B>, keep: usize) -> Result<Self, Error> {
+        let mut sending = Sending::new(request)?;
+        sending.keep(keep);
+        Ok(Self(sending))
+    }
+
+    /// Whether any byte of it has reached a socket at the last attempt.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.0.has_written()
+    }
+
+    /// When the last byte of its head was written.
+    #[must_use]
+    pub fn head_sent(&self) -> Option<Instant> {
+        self.0.head_sent()
+    }
+
+    /// Whether [`Outgoing::rewind`] would do it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.0.has_written() || self.0.is_kept()
+    }
+
+    /// Makes it ready to be sent from its beginning, whatever has been written. False if a part of it is gone. Whether it is
+    /// right to send it again is for the caller to know.
+    pub fn rewind(&mut self) -> bool {
+        self.0.rewind() || self.0.replay()
+    }
+}
+
+impl Answered {
+    /// It is the answer.
+    #[must_use]
+    pub fn with<B>(self, from: &Rc<Upstream>, outgoing: Outgoing<B>) -> Answer<B>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Outgoing(mut sending) = outgoing;
+        sending.settle();
+        Answer {
+            head: self.head,
+            head_sent: sending.head_sent().unwrap_or(self.received),
+            head_received: self.received,
+            body: UpstreamBody::new(Rc::clone(from), self.incoming, sending),
+        }
+    }
+
+    /// When it had come.
+    #[must_use]
+    pub fn received(&self) -> Instant {
+        self.received
+    }
+}
+
 impl Upstream {
     /// An upstream with an empty pool.
     #[must_use]
@@ -131,27 +209,38 @@ impl Upstream {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut sending = Sending::new(request)?;
+        let mut outgoing = Outgoing(Sending::new(request)?);
+        let answered = self.attempt(&mut outgoing, events).await?;
+        Ok(answered.with(self, outgoing))
+    }
+
+    /// Sends a request that is not lost if this fails, and waits for the response head. Else as [`Upstream::send`].
+    ///
+    /// # Errors
+    /// [`Error`]; [`Outgoing::rewind`] says whether the request may be tried elsewhere.
+    pub async fn attempt<B>(
+        &self,
+        Outgoing(sending): &mut Outgoing<B>,
+        events: &mut dyn Events,
+    ) -> Result<Answered, Error>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let pooled = self.pool.borrow_mut().take(Instant::now());
-        let answer = if let Some(stream) = pooled {
-            match self.exchange(stream, &mut sending, events).await {
+        let answered = if let Some(stream) = pooled {
+            match self.exchange(stream, sending, events).await {
                 Err(error) if error.nothing_was_sent() && sending.rewind() => {
                     let stream = self.connector.connect().await?;
-                    self.exchange(stream, &mut sending, events).await?
+                    self.exchange(stream, sending, events).await?
                 }
                 other => other?,
             }
         } else {
             let stream = self.connector.connect().await?;
-            self.exchange(stream, &mut sending, events).await?
+            self.exchange(stream, sending, events).await?
         };
-        let (incoming, head, head_received) = answer;
-        Ok(Answer {
-            head,
-            head_sent: sending.head_sent().unwrap_or(head_received),
-            head_received,
-            body: UpstreamBody::new(Rc::clone(self), incoming, sending),
-        })
+        Ok(answered)
     }
 
     async fn exchange<B>(
@@ -159,7 +248,7 @@ impl Upstream {
         stream: Stream,
         sending: &mut Sending<B>,
         events: &mut dyn Events,
-    ) -> Result<(Incoming, response::Parts, Instant), Error>
+    ) -> Result<Answered, Error>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -180,7 +269,11 @@ impl Upstream {
             Poll::Ready(Err(Error::HeadTimeout(limit)))
         });
         let head = head.await?;
-        Ok((incoming, head, Instant::now()))
+        Ok(Answered {
+            incoming,
+            head,
+            received: Instant::now(),
+        })
     }
 
     /// Takes a connection back whose exchange has ended cleanly.

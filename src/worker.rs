@@ -16,10 +16,12 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
+use crate::gateway::{Balance, Registry};
+use crate::listen;
 use crate::listen::accept::Acceptor;
 use crate::listen::conn::Http;
-use crate::metrics::Metrics;
-use crate::proxy::Proxy;
+use crate::metrics::{Metrics, polled};
+use crate::proxy::{Backend, Proxy};
 use crate::task::Tasks;
 use crate::tokens::Estimator;
 use crate::track::Recorder;
@@ -38,14 +40,23 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Counts tokens elsewhere, if at all.
     pub estimator: Option<Estimator>,
-    /// One per upstream.
-    pub connectors: Vec<Connector>,
+    /// Where requests go.
+    pub upstreams: Upstreams,
     /// TLS towards clients.
     pub tls: Option<TlsAcceptor>,
     /// Places for connections.
     pub permits: Arc<Semaphore>,
     /// When to end.
     pub drain: Drain,
+}
+
+/// What requests are forwarded to.
+#[derive(Clone, Debug)]
+pub enum Upstreams {
+    /// One upstream.
+    One(Connector, Arc<polled::Upstream>),
+    /// Several, or one that may become several.
+    Several(Arc<Registry>),
 }
 
 /// Starts a worker on `listener`, its own handle of the one socket. `alive` is dropped when it has ended.
@@ -72,6 +83,7 @@ fn run(index: usize, shared: Shared, listener: TcpListener) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
+    let metrics = Arc::clone(&shared.metrics);
     runtime.block_on(async move {
         let tasks = Rc::new(Tasks::default());
         let mut drain = shared.drain.clone();
@@ -89,38 +101,43 @@ fn run(index: usize, shared: Shared, listener: TcpListener) -> io::Result<()> {
         acceptor.run(drain.clone()).await;
         tokio::select! {
             () = tasks.idle() => {}
-            () = drain.reached(Stage::Over) => {
+            () = drain.reached(Stage::Cut) => {
                 tracing::warn!(connections = tasks.running(), "cut at the end of the drain");
             }
         }
-        Ok(())
-    })
+        io::Result::Ok(())
+    })?;
+    listen::begin_cut();
+    drop(runtime);
+    metrics.drain_cut.inc_by(listen::end_cut());
+    Ok(())
 }
 
 fn proxy(index: usize, shared: &Shared, tasks: &Rc<Tasks>) -> Rc<Proxy> {
     let config = &shared.config;
-    let upstreams = shared
-        .connectors
-        .iter()
-        .map(|connector| Upstream::new(connector.clone(), &config.upstream))
-        .collect();
+    let backend = match &shared.upstreams {
+        Upstreams::One(connector, known) => Backend::One {
+            upstream: Upstream::new(connector.clone(), &config.upstream),
+            books: known.books(index),
+        },
+        Upstreams::Several(registry) => {
+            Backend::Several(Balance::new(index, Arc::clone(registry), config))
+        }
+    };
     let recorder = config.observe.enabled.then(|| {
         Recorder::new(
-            index,
             config,
             Arc::clone(&shared.metrics),
             shared.estimator.clone(),
         )
     });
-    Proxy::new(config, upstreams, recorder, Rc::clone(tasks))
+    Proxy::new(config, backend, recorder, Rc::clone(tasks))
 }
 
 async fn reap(proxy: Rc<Proxy>) {
     let mut tick = tokio::time::interval(REAP);
     loop {
         tick.tick().await;
-        for upstream in proxy.upstreams() {
-            upstream.reap();
-        }
+        proxy.reap();
     }
 }

@@ -24,6 +24,8 @@ mod child;
 mod cli;
 #[path = "it/containment.rs"]
 mod containment;
+#[path = "it/discover.rs"]
+mod discover;
 #[path = "it/drain.rs"]
 mod drain;
 #[path = "it/endpoints.rs"]
@@ -36,6 +38,12 @@ mod exposition;
 mod exposition_parser;
 #[path = "it/forwarding.rs"]
 mod forwarding;
+#[path = "it/gateway.rs"]
+mod gateway;
+#[path = "it/gateway_changing.rs"]
+mod gateway_changing;
+#[path = "it/gateway_failing.rs"]
+mod gateway_failing;
 #[path = "it/gpu.rs"]
 mod gpu;
 #[path = "it/gpu_devices.rs"]
@@ -70,6 +78,8 @@ mod leaving;
 mod many;
 #[path = "it/notify.rs"]
 mod notify;
+#[path = "it/nodes.rs"]
+mod nodes;
 #[path = "it/origin.rs"]
 mod origin;
 #[path = "it/pipelining.rs"]

@@ -57,6 +57,22 @@ pub(super) fn whole(
             "needs tenants.map_file or tenants.hash_key too: raw values are never shown",
         );
     }
+    if !config.gateway.discover.is_empty() && matches!(origins.of("upstream.url"), Origin::Default)
+    {
+        // The default is for those who say nothing of where their vLLM is.
+        config.upstream.urls.clear();
+    } else if config.upstream.urls.is_empty() && config.gateway.discover.is_empty() {
+        whole.clash(
+            ["upstream.url", "gateway.discover"],
+            "expected at least one URL, found none",
+        );
+    }
+    if config.gateway.eject_max < config.gateway.eject_for {
+        whole.clash(
+            ["gateway.eject_max", "gateway.eject_for"],
+            "gateway.eject_max must not be shorter than gateway.eject_for",
+        );
+    }
     let (listen, admin) = (config.server.listen, config.admin.listen);
     if overlap(listen, admin) {
         let message = format!("server.listen ({listen}) and admin.listen ({admin}) overlap");

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{
-    Admin, Config, Engine, Gpu, GpuMode, GpuNaming, Health, HostnameLabel, Log, LogFormat, Observe,
-    Server, Shutdown, Tenants, Tokens, Upstream, UpstreamUrl, UsageMode,
+    Admin, Config, Engine, Gateway, Gpu, GpuMode, GpuNaming, Health, HostnameLabel, Log, LogFormat,
+    Observe, Server, Shutdown, Tenants, Tokens, Upstream, UpstreamUrl, UsageMode,
 };
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -45,6 +45,19 @@ impl Default for Config {
                 pool_idle_timeout: Duration::from_millis(3500),
                 pool_max_idle: 512,
                 ca_file: None,
+            },
+            gateway: Gateway {
+                discover: Vec::new(),
+                dns_interval: Duration::from_secs(5),
+                affinity: None,
+                max_head: 64 << 10,
+                max_in_flight: None,
+                queue: 0,
+                queue_timeout: Duration::from_secs(5),
+                retries: 2,
+                eject_after: 5,
+                eject_for: Duration::from_secs(10),
+                eject_max: Duration::from_secs(300),
             },
             admin: Admin {
                 listen: SocketAddr::new(ANYWHERE, 9101),

@@ -2,8 +2,8 @@
 
 use super::key::Key;
 use super::kind::{
-    Address, Bytes, Count, Delay, File, Filter, Format, Hidden, Hostname, Kind, Labels, Mode,
-    Naming, Positive, Switch, Text, Timeout, Urls, Usage, Words,
+    Address, Bytes, Count, Delay, Discoveries, File, Filter, Format, Header, Hidden, Hostname,
+    Kind, Labels, Limit, Mode, Naming, Positive, Switch, Text, Timeout, Urls, Usage, Words,
 };
 use super::token_models::TokenModels;
 use super::units::{KIB, MIB};
@@ -54,6 +54,17 @@ pub(super) static KEYS: &[Key] = &[
     key!(upstream.pool_idle_timeout: Positive),
     key!(upstream.pool_max_idle: Count(0, 1_000_000)),
     key!(upstream.ca_file: File),
+    key!(gateway.discover: Discoveries).list(),
+    key!(gateway.dns_interval: Positive),
+    key!(gateway.affinity: Header),
+    key!(gateway.max_head: Bytes(KIB, 16 * MIB)),
+    key!(gateway.max_in_flight: Limit(1_000_000)),
+    key!(gateway.queue: Count(0, 1_000_000)),
+    key!(gateway.queue_timeout: Positive),
+    key!(gateway.retries: Count(0, 100)),
+    key!(gateway.eject_after: Count(1, 1_000_000)),
+    key!(gateway.eject_for: Positive),
+    key!(gateway.eject_max: Positive),
     key!(admin.listen: Address).flag("--admin"),
     key!(admin.allow_remote: Switch),
     key!(observe.enabled: Switch),

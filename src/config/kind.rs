@@ -1,5 +1,6 @@
 //! What a key may be: reading a raw value, and showing a validated one as a TOML literal that reads back the same.
 
+mod gateway;
 mod pollers;
 mod tenants;
 
@@ -12,6 +13,7 @@ use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::value::{Form, Mistake, Value};
 use super::{LogFormat, UpstreamUrl, UsageMode};
 
+pub(super) use gateway::{Discoveries, Header, Limit};
 pub(super) use pollers::{Hostname, Mode, Naming, Text, Words};
 pub(super) use tenants::{Hidden, Labels};
 
@@ -36,7 +38,7 @@ pub(super) struct Positive;
 pub(super) struct Timeout;
 /// A path, or the empty string for none.
 pub(super) struct File;
-/// One URL or a list of them.
+/// One URL or a list of them; `check` says when there may be none.
 pub(super) struct Urls;
 /// A tracing filter.
 pub(super) struct Filter;
@@ -189,9 +191,6 @@ impl Kind<Option<PathBuf>> for File {
 impl Kind<Vec<UpstreamUrl>> for Urls {
     fn read(&self, value: &Value) -> Result<Vec<UpstreamUrl>, Vec<Mistake>> {
         let items = items(value);
-        if items.is_empty() {
-            return Err(value.mistake("expected at least one URL, found none"));
-        }
         let mut urls = Vec::with_capacity(items.len());
         let mut mistakes = Vec::new();
         for item in items {

@@ -1,5 +1,6 @@
 //! What was read last of each upstream, for as long as it may be believed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +40,10 @@ pub struct Snapshots {
 
 #[derive(Debug)]
 struct State {
-    engines: Vec<Engine>,
+    /// By their numbers.
+    engines: BTreeMap<usize, Engine>,
+    /// There may be several, so that a label must tell them apart.
+    several: bool,
     /// Rendered when it is asked for: most upstreams are read more often than they are scraped, and hardly anybody scrapes
     /// in both formats.
     shown: Shown,
@@ -66,6 +70,21 @@ struct Engine {
     uncounted: u64,
 }
 
+impl Engine {
+    fn new(url: String) -> Self {
+        Self {
+            url,
+            families: Vec::new(),
+            at: None,
+            up: false,
+            failures: 0,
+            last: None,
+            dropped: Dropped::default(),
+            uncounted: 0,
+        }
+    }
+}
+
 impl From<&config::Engine> for Settings {
     fn from(engine: &config::Engine) -> Self {
         Self {
@@ -80,33 +99,42 @@ impl From<&config::Engine> for Settings {
 }
 
 impl Snapshots {
-    /// Nothing is known yet of these upstreams.
+    /// Nothing is known yet of these upstreams, numbered from 0.
     #[must_use]
     pub fn new(
         settings: Settings,
         taken: Taken,
         upstreams: impl IntoIterator<Item = String>,
     ) -> Self {
-        let engines = upstreams
-            .into_iter()
-            .map(|url| Engine {
-                url,
-                families: Vec::new(),
-                at: None,
-                up: false,
-                failures: 0,
-                last: None,
-                dropped: Dropped::default(),
-                uncounted: 0,
-            })
-            .collect();
+        let engines: BTreeMap<_, _> = upstreams.into_iter().map(Engine::new).enumerate().collect();
         Self {
             settings,
             taken,
             state: Mutex::new(State {
+                several: engines.len() > 1,
                 engines,
                 shown: Shown::default(),
             }),
+        }
+    }
+
+    /// Upstreams come and go: each has its label, also one that is alone.
+    #[must_use]
+    pub fn changing(self) -> Self {
+        self.state().several = true;
+        self
+    }
+
+    /// There is one more, with a number that no other has.
+    pub fn add(&self, upstream: usize, url: String) {
+        self.state().engines.insert(upstream, Engine::new(url));
+    }
+
+    /// It is gone, and what it had with it.
+    pub fn remove(&self, upstream: usize) {
+        let mut state = self.state();
+        if state.engines.remove(&upstream).is_some() {
+            state.shown = Shown::default();
         }
     }
 
@@ -128,7 +156,7 @@ impl Snapshots {
         }
         self.settings.filter.apply(&mut parsed.families);
         let mut state = self.state();
-        if let Some(engine) = state.engines.get_mut(upstream) {
+        if let Some(engine) = state.engines.get_mut(&upstream) {
             engine.families = parsed.families;
             engine.at = Some(now);
             engine.up = true;
@@ -144,7 +172,7 @@ impl Snapshots {
     /// One upstream could not be read.
     pub fn failed(&self, upstream: usize) {
         let mut state = self.state();
-        let Some(engine) = state.engines.get_mut(upstream) else {
+        let Some(engine) = state.engines.get_mut(&upstream) else {
             return;
         };
         engine.up = false;
@@ -160,20 +188,20 @@ impl Snapshots {
         let mut state = self.state();
         self.expire(&mut state, now);
         let shown = self.show(&mut state, out.format());
-        write_own(&state.engines, out);
+        write_own(&state.engines, state.several, out);
         drop(state);
         out.raw(&shown);
     }
 
     fn dropped(&self, upstream: usize, dropped: &Dropped) {
-        if let Some(engine) = self.state().engines.get_mut(upstream) {
+        if let Some(engine) = self.state().engines.get_mut(&upstream) {
             engine.dropped.merge(dropped);
         }
     }
 
     /// Forgets what is not fresh any more.
     fn expire(&self, state: &mut State, now: Instant) {
-        for engine in &mut state.engines {
+        for engine in state.engines.values_mut() {
             if engine.at.is_some_and(|at| at + self.settings.fresh < now) {
                 // Nobody has said so: whoever asks it has died.
                 engine.up = false;
@@ -193,17 +221,17 @@ impl Snapshots {
         if let Some(shown) = shown {
             return Arc::clone(shown);
         }
-        let several = state.engines.len() > 1;
+        let several = state.several;
         let parts: Vec<_> = state
             .engines
-            .iter()
+            .values()
             .map(|engine| Part {
                 upstream: several.then_some(engine.url.as_str()),
                 families: &engine.families,
             })
             .collect();
         let (text, dropped) = merge(&parts, &self.taken, format);
-        for (engine, dropped) in state.engines.iter_mut().zip(&dropped) {
+        for (engine, dropped) in state.engines.values_mut().zip(&dropped) {
             // Those in between are taken to have been like the last one.
             engine
                 .dropped
@@ -218,10 +246,10 @@ impl Snapshots {
 }
 
 /// The families about the others. With one upstream they have no `upstream` label, as vLLM's have none.
-fn write_own(engines: &[Engine], out: &mut Writer) {
+fn write_own(engines: &BTreeMap<usize, Engine>, several: bool, out: &mut Writer) {
     let label = |engine: &Engine, more: &[(&str, &str)]| {
         let upstream = labels::escape(&engine.url);
-        let upstream = (engines.len() > 1).then_some(("upstream", &*upstream));
+        let upstream = several.then_some(("upstream", &*upstream));
         labels::write(upstream.into_iter().chain(more.iter().copied()))
     };
     let name = "tokenglass_engine_up";
@@ -230,12 +258,12 @@ fn write_own(engines: &[Engine], out: &mut Writer) {
         Kind::Gauge,
         "Whether vLLM's own metrics could be read last time.",
     );
-    for engine in engines {
+    for engine in engines.values() {
         out.sample(name, &label(engine, &[]), f64::from(u8::from(engine.up)));
     }
     let name = "tokenglass_engine_last_scrape_timestamp_seconds";
     out.family(name, Kind::Gauge, "When vLLM's own metrics were read last.");
-    for engine in engines {
+    for engine in engines.values() {
         let since = engine
             .last
             .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
@@ -249,7 +277,7 @@ fn write_own(engines: &[Engine], out: &mut Writer) {
         Kind::Counter,
         "Lines of vLLM's own metrics that are not shown, over all readings, by why.",
     );
-    for engine in engines {
+    for engine in engines.values() {
         for reason in Reason::ALL {
             #[expect(clippy::cast_precision_loss, reason = "nobody drops 2^53 lines")]
             let lines = engine.dropped.get(*reason) as f64;
@@ -282,7 +310,7 @@ mod tests {
             let shown = &state.shown;
             (shown.text.clone(), shown.open_metrics.clone())
         };
-        let name_taken = || snapshots.state().engines[0].dropped.get(Reason::NameTaken);
+        let name_taken = || snapshots.state().engines[&0].dropped.get(Reason::NameTaken);
         let scrape = |format, now| {
             let mut out = Writer::new(format, 0);
             snapshots.write(&mut out, now);

@@ -1,5 +1,6 @@
 //! What a client connection and its requests tell each other.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +55,29 @@ impl Deref for Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.shared.end_request();
+        cut();
+    }
+}
+
+thread_local! {
+    /// Requests of this thread that were dropped since its end began.
+    static CUT: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// What this thread still serves is about to be dropped.
+pub(crate) fn begin_cut() {
+    CUT.set(Some(0));
+}
+
+/// How many requests that has cut.
+pub(crate) fn end_cut() -> u64 {
+    CUT.take().unwrap_or(0)
+}
+
+/// A request is over: by being cut, if nothing else happens any more.
+pub(crate) fn cut() {
+    if let Some(count) = CUT.get() {
+        CUT.set(Some(count + 1));
     }
 }
 

@@ -140,6 +140,10 @@ impl<'a> Maker<'a> {
         self.register(IntGauge::new(name, help)?)
     }
 
+    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }

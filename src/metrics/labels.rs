@@ -94,9 +94,15 @@ impl Values {
         }
         let mut names = self.write();
         names.lists.insert(upstream, new);
-        let all = names.lists.values().flatten();
-        let all = all.take(LISTED).cloned().collect();
-        names.listed = all;
+        names.list();
+    }
+
+    /// An upstream is gone, and so is what it lists.
+    pub fn unlist(&self, upstream: usize) {
+        let mut names = self.write();
+        if names.lists.remove(&upstream).is_some() {
+            names.list();
+        }
     }
 
     /// Nothing is shown of it any more: its place is free.
@@ -110,6 +116,13 @@ impl Values {
 
     fn write(&self) -> RwLockWriteGuard<'_, Names> {
         self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Names {
+    fn list(&mut self) {
+        let all = self.lists.values().flatten();
+        self.listed = all.take(LISTED).cloned().collect();
     }
 }
 
@@ -146,7 +159,9 @@ mod tests {
         names.list(1, ["b"].into_iter());
         names.list(0, [].into_iter());
         assert!(!names.admit_listed("a") && names.admit_listed("b"));
-        names.list(1, [].into_iter());
+        names.list(1, ["b", "c"].into_iter());
+        names.unlist(1);
+        assert!(!names.admit_listed("c"));
         assert!(names.admit_listed("b"), "its series are still there");
         names.list(0, [&*"x".repeat(257)].into_iter());
         assert!(!names.lists(&"x".repeat(257)));

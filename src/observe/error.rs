@@ -89,6 +89,12 @@ fn of_status(status: u16, info: &ErrorInfo<'_>) -> ErrorType {
     }
 }
 
+/// Whether the body of a 500 says that the engine is dead.
+pub(crate) fn is_engine_dead(body: &[u8]) -> bool {
+    DEAD.iter()
+        .any(|phrase| memmem::find(body, phrase.as_bytes()).is_some())
+}
+
 fn context_exceeded(info: &ErrorInfo<'_>) -> bool {
     matches!(&*info.param, "input_tokens" | "input_text")
         || CONTEXT.iter().any(|phrase| info.message.contains(phrase))

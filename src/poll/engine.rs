@@ -12,7 +12,7 @@ use super::totals::{EngineTotals, engine_totals};
 use crate::config::Config;
 use crate::engine::Snapshots;
 use crate::metrics::Metrics;
-use crate::metrics::polled::Endpoint;
+use crate::metrics::polled::{Endpoint, Upstream};
 
 /// What we can read. Asked for nothing in particular, python's client answers in 1.0.0, which has quoted names.
 const ACCEPT: &str = "text/plain; version=0.0.4";
@@ -23,8 +23,7 @@ pub(super) struct Poll {
     pub(super) config: Arc<Config>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) snapshots: Arc<Snapshots>,
-    /// Its place among the upstreams.
-    pub(super) upstream: usize,
+    pub(super) upstream: Arc<Upstream>,
 }
 
 /// Why there are no metrics.
@@ -49,7 +48,7 @@ impl Poll {
         let mut was_up = None;
         loop {
             let began = Instant::now();
-            self.metrics.polled.asking(self.upstream);
+            self.metrics.polled.asking(&self.upstream);
             let result = self.ask().await;
             let up = self.on_scrape(began.elapsed(), &result);
             // Once each time it turns, not every few seconds.
@@ -98,15 +97,15 @@ impl Poll {
         let now = Instant::now();
         let text = result.as_ref().map(|reply| &*reply.body);
         let up = match text {
-            Ok(text) => self.snapshots.update(self.upstream, text, now),
+            Ok(text) => self.snapshots.update(self.upstream.id(), text, now),
             Err(_) => {
-                self.snapshots.failed(self.upstream);
+                self.snapshots.failed(self.upstream.id());
                 false
             }
         };
         let polled = &self.metrics.polled;
-        polled.scraped(self.upstream, Endpoint::Metrics, took, up);
-        polled.engine(self.upstream, text.ok().and_then(totals), now);
+        polled.scraped(&self.upstream, Endpoint::Metrics, took, up);
+        polled.engine(&self.upstream, text.ok().and_then(totals), now);
         up
     }
 }

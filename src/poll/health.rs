@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -13,8 +14,9 @@ use super::jitter::jittered;
 use super::pace::Pace;
 use super::{Client, Model, ProbeError, Reply, models};
 use crate::config::{Config, Secret};
+use crate::gateway::Member;
 use crate::metrics::Metrics;
-use crate::metrics::polled::{Endpoint, Listing, Polled, ProbeFailure};
+use crate::metrics::polled::{self, Listing, Polled, ProbeFailure, Upstream};
 use crate::upstream::Error;
 
 /// Of `/v1/models`: hundreds of adapters, each with its permissions.
@@ -25,10 +27,17 @@ const SHORT: usize = 64 << 10;
 /// Versions change with a restart, which shows otherwise too, unless it was quick.
 const VERSION_EVERY: u32 = 10;
 
+/// Answers in a row that are late, until an upstream counts as down.
+const LATE: u32 = 2;
+
 /// Asks one upstream.
 #[derive(Debug)]
 pub(super) struct Health {
-    upstream: usize,
+    upstream: Arc<Upstream>,
+    /// Where there are several.
+    member: Option<Member>,
+    /// Times in a row that it has said nothing in time.
+    late: u32,
     client: Client,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
@@ -49,7 +58,8 @@ enum State {
 
 /// What is known of the models after asking.
 enum Known {
-    Models(Vec<Model>),
+    /// As they are listed, too.
+    Models(Vec<Model>, Bytes),
     Withheld,
     Failed,
 }
@@ -66,13 +76,16 @@ struct Load {
 
 impl Health {
     pub(super) fn new(
-        upstream: usize,
+        upstream: Arc<Upstream>,
+        member: Option<Member>,
         client: Client,
         config: Arc<Config>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             upstream,
+            member,
+            late: 0,
             client,
             config,
             metrics,
@@ -95,14 +108,17 @@ impl Health {
 
     async fn round(&mut self) {
         let started = Instant::now();
-        let (health, took) = self.probe(Endpoint::Health, "/health", None, SHORT).await;
+        let (health, took) = self
+            .probe(polled::Endpoint::Health, "/health", None, SHORT)
+            .await;
         let ok = health.as_ref().is_ok_and(|reply| reply.status.is_success());
         self.polled()
-            .scraped(self.upstream, Endpoint::Health, took, ok);
+            .scraped(&self.upstream, polled::Endpoint::Health, took, ok);
         let reply = match health {
             Ok(reply) => reply,
             Err(error) => {
-                self.polled().down(self.upstream);
+                self.polled().down(&self.upstream);
+                self.not_there(&error);
                 // What comes back may be another version.
                 self.version.reset();
                 self.load.reset();
@@ -110,21 +126,30 @@ impl Health {
                 return;
             }
         };
-        self.polled().answered(self.upstream, took);
+        self.polled().answered(&self.upstream, took);
         let known = self.models().await;
         self.polled().up(
-            self.upstream,
+            &self.upstream,
             ok,
             match &known {
-                Known::Models(models) => Listing::Models(models),
+                Known::Models(models, _) => Listing::Models(models),
                 Known::Withheld => Listing::Withheld,
                 Known::Failed => Listing::Failed,
             },
         );
-        if let Known::Models(models) = &known {
+        if let Known::Models(models, _) = &known {
             // Names stay known while upstream is down: its failures are then those of its models.
             let names = models.iter().map(|model| &*model.id);
-            self.metrics.models.list(self.upstream, names);
+            self.metrics.models.list(self.upstream.id(), names);
+        }
+        self.late = 0;
+        if let Some(member) = &self.member {
+            match &known {
+                Known::Models(models, body) => member.lists(models, body),
+                Known::Withheld => member.withholds(),
+                Known::Failed => {}
+            }
+            member.healthy(ok);
         }
         self.log(
             if ok {
@@ -139,39 +164,51 @@ impl Health {
             let version = self.read("/version").await;
             let version = version.map(|Version { version }| version);
             self.version.asked(version.is_some());
-            self.polled().version(self.upstream, version.as_deref());
+            self.polled().version(&self.upstream, version.as_deref());
         }
         if started.elapsed() < self.config.health.interval && self.load.due() {
             let load = self.read("/load").await;
             let load = load.map(|Load { server_load }| server_load);
             self.load.asked(load.is_some());
-            self.polled().load(self.upstream, load);
+            self.polled().load(&self.upstream, load);
+        }
+    }
+
+    /// Requests go elsewhere. Not because of one answer that is late: vLLM's server is busy at times.
+    fn not_there(&mut self, error: &ProbeError) {
+        self.late += 1;
+        let late = matches!(error, ProbeError::Timeout(_));
+        if let Some(member) = &self.member
+            && (!late || self.late >= LATE)
+        {
+            member.healthy(false);
         }
     }
 
     async fn models(&self) -> Known {
         let key = self.config.health.api_key.as_ref();
-        let (result, took) = self.probe(Endpoint::Models, "/v1/models", key, LONG).await;
+        let (result, took) = self
+            .probe(polled::Endpoint::Models, "/v1/models", key, LONG)
+            .await;
         let known = match result {
-            Ok(reply) if reply.status.is_success() => {
-                models::read(&reply.body).map_or(Known::Failed, Known::Models)
-            }
+            Ok(reply) if reply.status.is_success() => models::read(&reply.body)
+                .map_or(Known::Failed, |models| Known::Models(models, reply.body)),
             Ok(reply) => match reply.status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Known::Withheld,
                 _ => Known::Failed,
             },
             Err(_) => Known::Failed,
         };
-        let ok = matches!(known, Known::Models(_));
+        let ok = matches!(known, Known::Models(..));
         self.polled()
-            .scraped(self.upstream, Endpoint::Models, took, ok);
+            .scraped(&self.upstream, polled::Endpoint::Models, took, ok);
         known
     }
 
     /// Asks what counts as a probe.
     async fn probe(
         &self,
-        endpoint: Endpoint,
+        endpoint: polled::Endpoint,
         path: &'static str,
         key: Option<&Secret>,
         max_bytes: usize,
@@ -181,7 +218,7 @@ impl Health {
         let get = self.client.get(path, "*/*", key, limit, max_bytes);
         let result = get.await;
         let took = started.elapsed();
-        self.polled().probed(self.upstream, outcome(&result));
+        self.polled().probed(&self.upstream, outcome(&result));
         if let Err(error) = &result {
             tracing::debug!(upstream = %self.client.url(), endpoint = endpoint.as_label(), %error, "no answer");
         }
@@ -204,7 +241,7 @@ impl Health {
 
     fn judge(&mut self) {
         let after = self.config.health.stalled_after;
-        let stalled = self.polled().judge(self.upstream, Instant::now(), after);
+        let stalled = self.polled().judge(&self.upstream, Instant::now(), after);
         if stalled == std::mem::replace(&mut self.stalled, stalled) {
             return;
         }

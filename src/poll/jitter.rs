@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 /// `interval`, give or take a tenth: many proxies must not ask one vLLM in step.
-pub(super) fn jittered(interval: Duration) -> Duration {
+pub(crate) fn jittered(interval: Duration) -> Duration {
     // A hasher is keyed at random: no generator is needed for this.
     let random = RandomState::new().hash_one(0_u8) % 2001;
     #[expect(clippy::cast_precision_loss, reason = "at most 2000")]

@@ -11,6 +11,7 @@ use tokio::time::Sleep;
 
 use super::tee::RequestBody;
 use super::usage::Restore;
+use crate::gateway::Place;
 use crate::listen::Serving;
 use crate::metrics::Fault;
 use crate::outcome::End;
@@ -34,6 +35,8 @@ pub enum ProxyBody {
 pub struct ForwardBody {
     upstream: UpstreamBody<RequestBody>,
     track: Option<Track>,
+    /// Where there are several upstreams: at the one that answers.
+    place: Option<Box<Place>>,
     /// Gives the client the bytes that it would have got without `tokens.usage = "inject"`.
     restore: Option<Box<Restore>>,
     serving: Serving,
@@ -73,6 +76,7 @@ impl ForwardBody {
     pub fn new(
         upstream: UpstreamBody<RequestBody>,
         track: Option<Track>,
+        place: Option<Box<Place>>,
         restore: Option<Restore>,
         serving: Serving,
         stall_after: Duration,
@@ -81,6 +85,7 @@ impl ForwardBody {
         let mut body = Self {
             upstream,
             track,
+            place,
             restore: restore.map(Box::new),
             serving,
             silence: Silence {
@@ -117,6 +122,7 @@ impl ForwardBody {
     }
 
     fn finish(&mut self, end: End, now: Instant) {
+        self.place = None;
         if let Some(restore) = &mut self.restore {
             restore.finish();
         }
@@ -161,6 +167,9 @@ impl ForwardBody {
                         if let Some(track) = &mut self.track {
                             track.data(data, now);
                         }
+                        if let Some(place) = &mut self.place {
+                            place.data(data);
+                        }
                     }
                     let complete = self.upstream.is_end_stream();
                     let Some(restore) = &mut self.restore else {
@@ -185,6 +194,9 @@ impl ForwardBody {
                         End::UpstreamCut
                     };
                     tracing::debug!(%error, "a response body was cut");
+                    if let Some(place) = &mut self.place {
+                        place.broke(&error);
+                    }
                     self.finish(end, now);
                     self.cut(error);
                 }

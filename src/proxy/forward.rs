@@ -1,6 +1,5 @@
 //! The service behind every client connection.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,14 +16,17 @@ use hyper::upgrade::OnUpgrade;
 use super::body::{ForwardBody, ProxyBody};
 use super::client_body::{ClientBody, Limits};
 use super::reply::Reply;
+use super::several::Received;
 use super::tee::RequestBody;
 use super::usage::{Injection, Restore};
 use super::{error, guard, tunnel};
 use crate::classify::{Endpoint, Route, classify};
 use crate::config::Config;
+use crate::gateway::{Balance, Place};
 use crate::inject::Added;
 use crate::listen::{Handoff, Serving, Shared};
 use crate::log_limit::LogLimit;
+use crate::metrics::polled::Books;
 use crate::outcome::{ErrorType, Outcome};
 use crate::task::Tasks;
 use crate::track::{Recorder, Track};
@@ -33,8 +35,7 @@ use crate::upstream::{Answer, Error, Events, Informational, Upstream};
 /// One worker's proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    upstreams: Vec<Rc<Upstream>>,
-    next: Cell<usize>,
+    backend: Backend,
     /// `None`: forwards blind.
     recorder: Option<Rc<Recorder>>,
     tasks: Rc<Tasks>,
@@ -45,28 +46,41 @@ pub struct Proxy {
     upstream_errors: LogLimit,
 }
 
+/// Where requests go.
+#[derive(Debug)]
+pub enum Backend {
+    /// All to this one.
+    One {
+        /// It.
+        upstream: Rc<Upstream>,
+        /// Where its requests are booked.
+        books: Option<Books>,
+    },
+    /// Each to one of several.
+    Several(Balance),
+}
+
 /// What is known of a request until its answer comes.
-struct Asked {
-    track: Option<Track>,
-    serving: Serving,
-    upgrade: Option<OnUpgrade>,
+pub(super) struct Asked {
+    pub(super) track: Option<Track>,
+    pub(super) serving: Serving,
+    pub(super) upgrade: Option<OnUpgrade>,
     added: Added,
     endpoint: Option<Endpoint>,
     started: Instant,
 }
 
 impl Proxy {
-    /// A proxy over at least one upstream.
+    /// A proxy in front of what `backend` says.
     #[must_use]
     pub fn new(
         config: &Config,
-        upstreams: Vec<Rc<Upstream>>,
+        backend: Backend,
         recorder: Option<Rc<Recorder>>,
         tasks: Rc<Tasks>,
     ) -> Rc<Self> {
         Rc::new(Self {
-            upstreams,
-            next: Cell::new(0),
+            backend,
             recorder,
             tasks,
             limits: Limits {
@@ -80,10 +94,12 @@ impl Proxy {
         })
     }
 
-    /// Its upstreams, for the reaper.
-    #[must_use]
-    pub fn upstreams(&self) -> &[Rc<Upstream>] {
-        &self.upstreams
+    /// Closes upstream connections that have idled too long.
+    pub fn reap(&self) {
+        match &self.backend {
+            Backend::One { upstream, .. } => upstream.reap(),
+            Backend::Several(balance) => balance.reap(),
+        }
     }
 
     /// Serves one request.
@@ -146,35 +162,57 @@ impl Proxy {
         let watch = asked.track.as_ref().map(Track::request);
         let mut body = ClientBody::new(body, self.limits);
         let mut front = VecDeque::new();
+        let mut unread = true;
         let injection = self.injection.as_ref();
         if let Some(injection) =
             injection.filter(|injection| injection.applies(asked.endpoint, &head))
         {
             match injection.read(&mut head.headers, &mut body).await {
-                Ok(read) => (front, asked.added) = (read.front, read.added),
+                Ok(read) => (front, asked.added, unread) = (read.front, read.added, read.unread),
                 Err(error) => return self.fail(&Error::RequestBody(error), asked),
             }
         }
-        let request = Request::from_parts(head, RequestBody::new(front, body, watch));
-        let mut relay = Relay {
-            shared: is_http11.then_some(&asked.serving),
-        };
-        let (index, upstream) = self.upstream();
-        if let Some(track) = &mut asked.track {
-            track.toward(index);
-        }
-        match upstream.send(request, &mut relay).await {
-            Ok(answer) => self.answer(answer, asked),
-            Err(failure) => self.fail(&failure, asked),
+        match &self.backend {
+            Backend::One { upstream, books } => {
+                let mut relay = Relay {
+                    shared: is_http11.then_some(&asked.serving),
+                    spoke: false,
+                };
+                let request = Request::from_parts(head, RequestBody::new(front, body, watch));
+                if let (Some(track), Some(books)) = (&mut asked.track, books) {
+                    track.toward(books);
+                }
+                match upstream.send(request, &mut relay).await {
+                    Ok(answer) => self.answer(answer, asked, None),
+                    Err(failure) => self.fail(&failure, asked),
+                }
+            }
+            Backend::Several(balance) => {
+                let received = Received {
+                    head,
+                    front,
+                    body,
+                    unread,
+                    watch,
+                };
+                // Boxed, or every request would have room for it.
+                Box::pin(self.share_out(balance, asked, received, is_http11)).await
+            }
         }
     }
 
-    fn fail(&self, failure: &Error, asked: Asked) -> Response<ProxyBody> {
+    pub(super) fn fail(&self, failure: &Error, asked: Asked) -> Response<ProxyBody> {
         self.log(failure);
         asked.refuse(error::outcome(failure), &error::reply(failure))
     }
 
-    fn answer(&self, answer: Answer<RequestBody>, mut asked: Asked) -> Response<ProxyBody> {
+    /// `place`: at the upstream that answers, if it is one of several.
+    pub(super) fn answer(
+        &self,
+        answer: Answer<RequestBody>,
+        mut asked: Asked,
+        place: Option<Box<Place>>,
+    ) -> Response<ProxyBody> {
         let Answer {
             mut head,
             body,
@@ -191,7 +229,7 @@ impl Proxy {
                 track.head(&head);
             }
             self.tasks
-                .spawn(tunnel::run(upgrade, upstream, asked.track));
+                .spawn(tunnel::run(upgrade, upstream, asked.track, place));
             return Response::from_parts(head, ProxyBody::Local(Full::default()));
         }
         if let Some(track) = &mut asked.track {
@@ -204,6 +242,7 @@ impl Proxy {
         let body = ForwardBody::new(
             body,
             asked.track,
+            place,
             restore,
             asked.serving,
             stall_after,
@@ -218,18 +257,6 @@ impl Proxy {
         response
     }
 
-    /// In turn. (Choosing by load and health is the gateway's business, which wraps this.)
-    fn upstream(&self) -> (usize, &Rc<Upstream>) {
-        let next = self.next.get();
-        self.next.set(next.wrapping_add(1));
-        let index = next % self.upstreams.len();
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "taken modulo the length; the configuration has at least one"
-        )]
-        (index, &self.upstreams[index])
-    }
-
     fn log(&self, failure: &Error) {
         if matches!(failure, Error::RequestBody(_)) {
             tracing::debug!(error = %failure, "a request broke off");
@@ -241,7 +268,7 @@ impl Proxy {
 
 impl Asked {
     /// Answers in upstream's place.
-    fn refuse(self, outcome: Outcome, reply: &Reply) -> Response<ProxyBody> {
+    pub(super) fn refuse(self, outcome: Outcome, reply: &Reply) -> Response<ProxyBody> {
         if let Some(track) = self.track {
             track.fail(outcome);
         }
@@ -252,8 +279,10 @@ impl Asked {
 }
 
 /// Passes interim responses on. HTTP/1.0 has none, and hyper's HTTP/2 cannot send them.
-struct Relay<'a> {
-    shared: Option<&'a Shared>,
+pub(super) struct Relay<'a> {
+    pub(super) shared: Option<&'a Shared>,
+    /// The client has got something.
+    pub(super) spoke: bool,
 }
 
 impl Events for Relay<'_> {
@@ -275,6 +304,7 @@ impl Events for Relay<'_> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
+        self.spoke = true;
         shared.send_informational(out);
     }
 }

@@ -1,7 +1,7 @@
 //! What the proxy answers itself, in the shape that the client's library expects.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::classify::Endpoint;
@@ -15,6 +15,8 @@ pub struct Reply {
     pub message: String,
     /// The connection is not to be trusted with another request.
     pub close: bool,
+    /// Seconds after which it may be better.
+    pub retry_after: Option<u32>,
 }
 
 impl Reply {
@@ -25,6 +27,16 @@ impl Reply {
             status,
             message: message.into(),
             close: false,
+            retry_after: None,
+        }
+    }
+
+    /// With `Retry-After`.
+    #[must_use]
+    pub fn after(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
         }
     }
 
@@ -54,6 +66,9 @@ impl Reply {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("GET"));

@@ -7,6 +7,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy, split};
 
+use crate::gateway::Place;
 use crate::outcome::End;
 use crate::track::Track;
 use crate::upstream::Tunnel;
@@ -15,7 +16,13 @@ use crate::upstream::Tunnel;
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// Runs a tunnel to its end. Its request is over when it is.
-pub async fn run(upgrade: OnUpgrade, upstream: Tunnel, mut track: Option<Track>) {
+pub async fn run(
+    upgrade: OnUpgrade,
+    upstream: Tunnel,
+    mut track: Option<Track>,
+    place: Option<Box<Place>>,
+) {
+    let _until_the_end = (place, Cuttable);
     let end = match upgrade.await {
         Ok(client) => relay(client, upstream).await,
         Err(error) => {
@@ -25,6 +32,15 @@ pub async fn run(upgrade: OnUpgrade, upstream: Tunnel, mut track: Option<Track>)
     };
     if let Some(track) = &mut track {
         track.finish(end, Instant::now());
+    }
+}
+
+/// Counts a tunnel that a drain's deadline cuts.
+struct Cuttable;
+
+impl Drop for Cuttable {
+    fn drop(&mut self) {
+        crate::listen::cut();
     }
 }
 

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::cache::{Cache, Wanted};
-use crate::activity::Slot;
 use crate::classify::Endpoint;
 use crate::config::Config;
 use crate::ledger::Ticket;
@@ -24,8 +23,6 @@ use crate::tokens::{Estimator, Job, Lesson, PromptCell};
 pub struct Recorder {
     metrics: Arc<Metrics>,
     estimator: Option<Estimator>,
-    /// What this worker's traffic says of each upstream.
-    slots: Vec<Arc<Slot>>,
     series: Cache,
     limits: Limits,
     max_request_body: usize,
@@ -34,16 +31,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder on shared metrics. Workers are numbered from 0.
+    /// A recorder on shared metrics.
     #[must_use]
-    pub fn new(
-        worker: usize,
-        config: &Config,
-        metrics: Arc<Metrics>,
-        estimator: Option<Estimator>,
-    ) -> Rc<Self> {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, estimator: Option<Estimator>) -> Rc<Self> {
         Rc::new(Self {
-            slots: metrics.polled.activity.of_worker(worker),
             metrics,
             estimator,
             series: Cache::default(),
@@ -61,19 +52,6 @@ impl Recorder {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
-    }
-
-    /// Where progress of an upstream shows.
-    pub(super) fn slot(&self, upstream: usize) -> Option<&Arc<Slot>> {
-        self.slots.get(upstream)
-    }
-
-    /// A request is about to be sent.
-    pub(super) fn ticket(&self, upstream: usize) -> Option<Ticket> {
-        self.metrics
-            .polled
-            .ledger(upstream)
-            .map(|ledger| ledger.ticket())
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -51,6 +51,13 @@ impl RequestWatch {
 
     /// Which upstream's engine it will keep busy.
     pub(super) fn toward(&mut self, slot: Arc<Slot>) {
+        if self.in_flight.is_some() {
+            // Its body was complete before, and may have been sent in vain.
+            if let Some(before) = &self.slot {
+                before.end(false, Instant::now());
+            }
+            slot.begin();
+        }
         self.slot = Some(slot);
     }
 

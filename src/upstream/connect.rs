@@ -70,7 +70,9 @@ impl Connector {
         })
     }
 
-    pub(super) fn url(&self) -> &UpstreamUrl {
+    /// Where they lead.
+    #[must_use]
+    pub fn url(&self) -> &UpstreamUrl {
         &self.url
     }
 

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{Method, Request};
 use http_body::Body;
+use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
@@ -40,6 +41,19 @@ pub(super) struct Sending<B> {
     /// `Expect: 100-continue`: the body waits until upstream asks for it.
     hold: Option<Pin<Box<Sleep>>>,
     broken: bool,
+    /// What has been queued since the beginning, while it may have to be sent again.
+    kept: Option<Box<Kept<B>>>,
+}
+
+/// A request as it is on the wire, as far as its body has been read.
+#[derive(Debug)]
+struct Kept<B> {
+    pieces: SmallVec<[Bytes; 4]>,
+    head: usize,
+    /// Bytes that may still be added.
+    left: usize,
+    /// A body that nobody has asked for.
+    held: Option<B>,
 }
 
 /// Why sending ended early.
@@ -81,6 +95,7 @@ where
             written: false,
             hold: expects.then(|| Box::pin(tokio::time::sleep(EXPECT_WAIT))),
             broken: false,
+            kept: None,
         })
     }
 
@@ -113,6 +128,44 @@ where
         !self.written
     }
 
+    /// Keeps what is sent, until it is more than so many bytes of the body. To be called before anything is sent.
+    pub(super) fn keep(&mut self, left: usize) {
+        self.kept = Some(Box::new(Kept {
+            pieces: self.queue.iter().cloned().collect(),
+            head: self.head_left,
+            left,
+            held: None,
+        }));
+    }
+
+    /// Whether all that has been sent is kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// It will not be sent again.
+    pub(super) fn settle(&mut self) {
+        self.kept = None;
+    }
+
+    /// Begins anew with what is kept. The rest of the body follows as it comes.
+    pub(super) fn replay(&mut self) -> bool {
+        let Some(kept) = &mut self.kept else {
+            return false;
+        };
+        self.queue = kept.pieces.iter().cloned().collect();
+        self.queued = self.queue.iter().map(Bytes::len).sum();
+        self.head_left = kept.head;
+        self.head_sent = None;
+        self.written = false;
+        self.broken = false;
+        if let Some(held) = kept.held.take() {
+            self.body = Some(held);
+            self.hold = Some(Box::pin(tokio::time::sleep(EXPECT_WAIT)));
+        }
+        true
+    }
+
     /// Upstream has said 100: whether a body was waiting for it.
     pub(super) fn release(&mut self) -> bool {
         self.hold.take().is_some()
@@ -121,8 +174,11 @@ where
     /// Upstream has answered a request whose body it never asked for: the body stays with the client.
     pub(super) fn abandon_held_body(&mut self) {
         if self.hold.take().is_some() {
-            self.body = None;
+            let body = self.body.take();
             self.broken = true;
+            if let Some(kept) = &mut self.kept {
+                kept.held = body;
+            }
         }
     }
 
@@ -228,6 +284,15 @@ where
     }
 
     fn push(&mut self, bytes: Bytes) {
+        if let Some(kept) = &mut self.kept {
+            match kept.left.checked_sub(bytes.len()) {
+                Some(left) => {
+                    kept.left = left;
+                    kept.pieces.push(bytes.clone());
+                }
+                None => self.kept = None,
+            }
+        }
         self.queued += bytes.len();
         self.queue.push_back(bytes);
     }

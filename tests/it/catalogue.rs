@@ -8,6 +8,7 @@ use tokenglass::config::GpuNaming;
 use tokenglass::gpu::names;
 
 use crate::gpus::Machine;
+use crate::nodes::{self, Node};
 use crate::support::runtime;
 
 const TEXT: &str = include_str!("../../docs/metrics-catalog.md");
@@ -124,7 +125,18 @@ fn scrape() -> String {
             && m.0.contains("DCGM_FI_PROF_PCIE_TX_BYTES")
             && m.0.contains("vllm_version_info")
     });
-    text.0
+    text.0 + &gateway()
+}
+
+/// What only a gateway has.
+fn gateway() -> String {
+    let nodes = Node::many(2);
+    let proxy = nodes::gateway(&nodes, |_| {});
+    let text = proxy.metrics().0;
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("tokenglass_upstream_") && !line.contains("_connections"));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 #[test]

@@ -250,8 +250,12 @@ fn a_reading_older_than_the_request_says_nothing() {
 fn only_the_upstream_that_hangs_is_stuck() {
     let (first, second, engine) = (vllm(), vllm(), Engine::default());
     first.reply("/v1/chat/completions", engine.stream());
-    second.set("/v1/models", 200, &models(&["tiny"]));
+    // Each serves its own, so that the request has one place to go.
+    second.set("/v1/models", 200, &models(&["other"]));
     let proxy = proxy(&first, Some(&second));
+    proxy.wait_metrics("both lists", |m| {
+        m.0.contains("vllm_model_info{id=\"tiny\"") && m.0.contains("vllm_model_info{id=\"other\"")
+    });
     let mut client = Peer::connect(proxy.addr());
     client.write(chat("", STREAM));
     client.read_until(b"\r\n\r\n");

@@ -45,12 +45,30 @@ impl Proxy {
         }
     }
 
+    /// Starts with [`config`], changed, and upstreams that come and go.
+    pub fn following(
+        upstream: SocketAddr,
+        changes: tokio::sync::mpsc::UnboundedReceiver<tokenglass::poll::Change>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = config(upstream);
+        change(&mut config);
+        Self {
+            app: App::following(config, String::new(), changes).expect("the proxy starts"),
+        }
+    }
+
     pub fn addr(&self) -> SocketAddr {
         self.app.data()
     }
 
     pub fn admin(&self) -> SocketAddr {
         self.app.admin()
+    }
+
+    /// The families, which outlive it.
+    pub fn shared_metrics(&self) -> std::sync::Arc<tokenglass::metrics::Metrics> {
+        std::sync::Arc::clone(self.app.metrics())
     }
 
     pub fn into_app(self) -> App {

@@ -78,10 +78,6 @@ fn a_wrong_type_says_what_was_expected_and_what_was_found() {
             "x.toml:4:3: upstream.url: expected a URL such as \"http://127.0.0.1:8000\", found integer 7",
         ),
         (
-            "upstream.url = []",
-            "x.toml:1:16: upstream.url: expected at least one URL, found none",
-        ),
-        (
             "log.level = \"inof\"",
             "x.toml:1:13: log.level: unknown level \"inof\", did you mean \"info\"?",
         ),
@@ -178,6 +174,18 @@ fn what_only_shows_in_the_whole() {
         (
             "upstream.url = \"http://localhost:8080\"",
             "x.toml:1:10: upstream.url: http://localhost:8080 is tokenglass itself (server.listen is 0.0.0.0:8080)",
+        ),
+        (
+            "upstream.url = []",
+            "x.toml:1:10: upstream.url: expected at least one URL, found none",
+        ),
+        (
+            "gateway.discover = [\"dns:https://a\"]",
+            "x.toml:1:21: gateway.discover: dns: only http:// can be discovered by its addresses",
+        ),
+        (
+            "gateway.eject_max = \"1s\"",
+            "x.toml:1:9: gateway.eject_max: gateway.eject_max must not be shorter than gateway.eject_for",
         ),
     ] {
         assert_eq!(mistakes(text), [want], "{text:?}");

@@ -38,6 +38,19 @@ pool_idle_timeout = "3s 500ms"                # from default
 pool_max_idle = 512                           # from default
 ca_file = ""                                  # from default
 
+[gateway]
+discover = []                                 # from default
+dns_interval = "5s"                           # from default
+affinity = ""                                 # from default
+max_head = "64KiB"                            # from default
+max_in_flight = 0                             # from default
+queue = 0                                     # from default
+queue_timeout = "5s"                          # from default
+retries = 2                                   # from default
+eject_after = 5                               # from default
+eject_for = "10s"                             # from default
+eject_max = "5m"                              # from default
+
 [admin]
 listen = "0.0.0.0:9101"                       # from default
 allow_remote = false                          # from default
@@ -105,6 +118,21 @@ format = "auto"                               # from default
     assert_eq!(shown.replace(path, "PATH"), want);
     // What is printed loads again, and to the same.
     assert_eq!(load(&shown, &[], &[]).unwrap().config, loaded.config);
+}
+
+#[test]
+fn where_upstreams_are_found_the_default_one_is_none() {
+    let file = "[gateway]\ndiscover = [\"dns:http://vllm:8000\", \"kubernetes:ai/vllm:http\"]\naffinity = \"X-Session-ID\"\nmax_in_flight = 7\n";
+    let loaded = load(file, &[], &[]).unwrap();
+    assert_eq!(loaded.config.upstream.urls, []);
+    assert!(loaded.config.is_gateway());
+    let shown = show(&loaded);
+    assert!(shown.contains("affinity = \"x-session-id\"") && shown.contains("max_in_flight = 7"));
+    assert_eq!(load(&shown, &[], &[]).unwrap().config, loaded.config);
+    // One that is said counts as well.
+    let said = load(file, &[("TOKENGLASS_UPSTREAM__URL", "http://a")], &[]).unwrap();
+    assert_eq!(said.config.upstream.urls.len(), 1);
+    assert!(!load("", &[], &[]).unwrap().config.is_gateway());
 }
 
 #[test]

@@ -4,12 +4,13 @@ use prometheus::core::{MetricVec, MetricVecBuilder};
 
 use super::super::labels::{LONGEST, OTHER};
 use super::kinds::Listing;
-use super::{Polled, Values};
+use super::{Endpoint, Polled, ProbeFailure, Upstream, Values};
 use crate::poll::Model;
+use crate::tokens::Direction;
 
 impl Polled {
     /// It answers. `healthy`: with 2xx.
-    pub(crate) fn up(&self, upstream: usize, healthy: bool, listing: Listing<'_>) {
+    pub(crate) fn up(&self, upstream: &Upstream, healthy: bool, listing: Listing<'_>) {
         let values = self.values(upstream, &[]);
         let families = &self.families;
         families.up.with_label_values(&values).set(1);
@@ -41,7 +42,7 @@ impl Polled {
     }
 
     /// It does not.
-    pub(crate) fn down(&self, upstream: usize) {
+    pub(crate) fn down(&self, upstream: &Upstream) {
         let values = self.values(upstream, &[]);
         let families = &self.families;
         for family in [
@@ -57,12 +58,41 @@ impl Polled {
         self.load(upstream, None);
     }
 
+    /// It is no upstream any more: nothing is shown of it. Nobody may say anything of it after this.
+    pub(crate) fn remove(&self, upstream: &Upstream) {
+        self.down(upstream);
+        let plain = self.values(upstream, &[]);
+        let families = &self.families;
+        for family in [
+            &families.up,
+            &families.loaded,
+            &families.available,
+            &families.available_total,
+            &families.stalled,
+        ] {
+            drop_child(family, &plain);
+        }
+        drop_child(&families.latency, &plain);
+        drop_child(&families.probe_success, &plain);
+        drop_child(&families.reopened, &plain);
+        for kind in ProbeFailure::ALL {
+            let values = self.values(upstream, &[kind.as_label()]);
+            drop_child(&families.probe_error, &values);
+        }
+        for endpoint in Endpoint::ALL {
+            let values = self.values(upstream, &[endpoint.as_label()]);
+            drop_child(&families.scrape_duration, &values);
+            drop_child(&families.scrape_errors, &values);
+        }
+        for direction in [Direction::Input, Direction::Output] {
+            let values = self.values(upstream, &[direction.as_label()]);
+            drop_child(&families.unaccounted, &values);
+        }
+    }
+
     /// What `/version` says.
-    pub(crate) fn version(&self, upstream: usize, version: Option<&str>) {
-        let Some(known) = self.upstreams.get(upstream) else {
-            return;
-        };
-        let mut state = known.lock();
+    pub(crate) fn version(&self, upstream: &Upstream, version: Option<&str>) {
+        let mut state = upstream.lock();
         let version = version.filter(|version| version.len() <= LONGEST);
         if state.version.as_deref() == version {
             return;
@@ -79,7 +109,7 @@ impl Polled {
     }
 
     /// What `/load` says.
-    pub(crate) fn load(&self, upstream: usize, load: Option<f64>) {
+    pub(crate) fn load(&self, upstream: &Upstream, load: Option<f64>) {
         let values = self.values(upstream, &[]);
         let family = &self.families.load;
         match load {
@@ -88,11 +118,8 @@ impl Polled {
         }
     }
 
-    fn show_models(&self, upstream: usize, models: &[Model]) {
-        let Some(known) = self.upstreams.get(upstream) else {
-            return;
-        };
-        let mut state = known.lock();
+    fn show_models(&self, upstream: &Upstream, models: &[Model]) {
+        let mut state = upstream.lock();
         let short = models.iter().filter(|model| model.id.len() <= LONGEST);
         let shown: Vec<Model> = short.take(self.max_models).cloned().collect();
         if state.models == shown {
@@ -120,7 +147,7 @@ impl Polled {
         state.models = shown;
     }
 
-    fn info<'a>(&'a self, upstream: usize, model: &'a Model) -> Values<'a> {
+    fn info<'a>(&self, upstream: &'a Upstream, model: &'a Model) -> Values<'a> {
         let bounded = |value: &'a str| {
             if value.len() <= LONGEST { value } else { OTHER }
         };

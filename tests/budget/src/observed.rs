@@ -9,6 +9,7 @@ use http::{HeaderMap, Method};
 use tokenglass::classify::{Route, classify};
 use tokenglass::config::{Config, Tenants as TenantConfig};
 use tokenglass::metrics::Metrics;
+use tokenglass::metrics::polled::Books;
 use tokenglass::observe::{HeadFacts, Limits, RequestFacts, ResponseObserver};
 use tokenglass::outcome::End;
 use tokenglass::tenants::Tenants;
@@ -32,12 +33,19 @@ pub(crate) fn metrics(config: &Config) -> Arc<Metrics> {
 
 /// A recorder without an estimator, which counts on a thread of its own, when it comes to it.
 pub(crate) fn recorder(config: &Config, metrics: &Arc<Metrics>) -> Rc<Recorder> {
-    Recorder::new(0, config, Arc::clone(metrics), None)
+    Recorder::new(config, Arc::clone(metrics), None)
+}
+
+/// Those of an upstream.
+pub(crate) fn books(metrics: &Metrics) -> Books {
+    let upstream = metrics.polled.add("http://127.0.0.1:8000".to_owned());
+    upstream.books(0).unwrap()
 }
 
 /// One exchange after the other on one recorder.
 pub(crate) struct Replay {
     recorder: Rc<Recorder>,
+    books: Books,
     now: Instant,
 }
 
@@ -49,6 +57,7 @@ impl Replay {
 
     pub(crate) fn on(recorder: Rc<Recorder>) -> Self {
         Self {
+            books: books(recorder.metrics()),
             recorder,
             now: Instant::now(),
         }
@@ -70,7 +79,7 @@ impl Replay {
         let request = track.request();
         request.borrow_mut().push(&capture.asked);
         request.borrow_mut().end();
-        track.toward(0);
+        track.toward(&self.books);
         track.head(&capture.head);
         for read in reads {
             self.now += PACE;

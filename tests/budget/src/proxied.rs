@@ -5,13 +5,17 @@
 //! in the count; `peers` is it alone.
 
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokenglass::config::{Config, UpstreamUrl};
 use tokenglass::drain;
+use tokenglass::gateway::{Balance, Registry};
 use tokenglass::listen::Downstream;
 use tokenglass::listen::conn::Http;
-use tokenglass::proxy::Proxy;
+use tokenglass::poll::Model;
+use tokenglass::proxy::{Backend, Proxy};
 use tokenglass::task::Tasks;
 use tokenglass::upstream::{Connector, OpenConnections, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::capture::Capture;
-use crate::observed::{TEXT, frames, metrics, recorder};
+use crate::observed::{TEXT, books, frames, metrics, recorder};
 
 /// What stands between the client and the origin.
 #[derive(Clone, Copy)]
@@ -28,9 +32,14 @@ pub(crate) enum Between {
     Observing,
     /// The proxy with `observe.enabled = false`.
     Blind,
+    /// The proxy in front of six upstreams, all of which are the origin under other addresses.
+    Sharing,
     /// Nothing.
     Nothing,
 }
+
+/// Upstreams of a gateway.
+const UPSTREAMS: u8 = 6;
 
 /// One stream, of which every frame is a write of its own.
 pub(crate) fn stream(between: Between, n: usize) {
@@ -83,19 +92,25 @@ fn chunk(data: &Bytes) -> Bytes {
 struct Ends {
     client: TcpStream,
     listener: TcpListener,
-    /// Once the first request has come.
+    /// That which the last request has come to.
     origin: Option<TcpStream>,
+    /// Of a gateway, the others.
+    others: Vec<TcpStream>,
+    several: bool,
     request: Vec<u8>,
     buffer: Box<[u8]>,
 }
 
 impl Ends {
     async fn new(between: Between, capture: &Capture) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let several = matches!(between, Between::Sharing);
+        let here = if several { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        let listener = TcpListener::bind(here).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let client = match between {
-            Between::Observing => proxied(port, true).await,
-            Between::Blind => proxied(port, false).await,
+            Between::Observing => proxied(port, true, false).await,
+            Between::Blind => proxied(port, false, false).await,
+            Between::Sharing => proxied(port, true, true).await,
             Between::Nothing => TcpStream::connect(("127.0.0.1", port)).await.unwrap(),
         };
         client.set_nodelay(true).unwrap();
@@ -110,6 +125,8 @@ impl Ends {
             client,
             listener,
             origin: None,
+            others: Vec::new(),
+            several,
             request: [head.as_bytes(), &capture.asked].concat(),
             buffer: vec![0; 64 << 10].into(),
         }
@@ -118,6 +135,10 @@ impl Ends {
     /// The client asks, and the origin has it all.
     async fn ask(&mut self) {
         self.client.write_all(&self.request).await.unwrap();
+        if self.several {
+            self.others.extend(self.origin.take());
+            self.origin = Some(self.turn().await);
+        }
         let origin = match &mut self.origin {
             Some(origin) => origin,
             empty => {
@@ -127,6 +148,21 @@ impl Ends {
             }
         };
         pass(origin, &mut self.buffer, &self.request).await;
+    }
+
+    /// The connection on which the request comes.
+    async fn turn(&mut self) -> TcpStream {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(accepted) = self.listener.poll_accept(cx) {
+                let (origin, _) = accepted.unwrap();
+                origin.set_nodelay(true).unwrap();
+                return Poll::Ready(origin);
+            }
+            let mut others = self.others.iter();
+            let ready = others.position(|origin| origin.poll_read_ready(cx).is_ready());
+            ready.map_or(Poll::Pending, |at| Poll::Ready(self.others.swap_remove(at)))
+        })
+        .await
     }
 
     /// The origin says this, and the client has it.
@@ -165,20 +201,37 @@ async fn pass(to: &mut TcpStream, buffer: &mut [u8], sent: &[u8]) {
 }
 
 /// A connection to a proxy before that port, put together as a worker does it.
-async fn proxied(port: u16, observe: bool) -> TcpStream {
+async fn proxied(port: u16, observe: bool, several: bool) -> TcpStream {
     let mut config = Config::default();
-    let url = UpstreamUrl::Http {
-        host: "127.0.0.1".to_owned(),
+    let url = |last: u8| UpstreamUrl::Http {
+        host: format!("127.0.0.{last}"),
         port,
     };
-    config.upstream.urls = vec![url.clone()];
+    config.upstream.urls = (1..=if several { UPSTREAMS } else { 1 }).map(url).collect();
+    // It is slow here.
+    config.upstream.pool_idle_timeout = Duration::from_secs(600);
     let timeout = config.upstream.connect_timeout;
-    let connector = Connector::new(url, timeout, None, OpenConnections::default()).unwrap();
-    let upstream = Upstream::new(connector, &config.upstream);
+    let connector = |url: &UpstreamUrl| {
+        Connector::new(url.clone(), timeout, None, OpenConnections::default()).unwrap()
+    };
     let metrics = metrics(&config);
     let recorder = observe.then(|| recorder(&config, &metrics));
+    let backend = if several {
+        let registry = Registry::new(&config, &metrics);
+        for url in &config.upstream.urls {
+            let known = metrics.polled.add(url.to_string());
+            let member = registry.insert(connector(url), known);
+            let list = Bytes::from_static(b"{\"data\":[{\"id\":\"tiny\"}]}");
+            member.lists(&[tiny()], &list);
+        }
+        Backend::Several(Balance::new(0, registry, &config))
+    } else {
+        let upstream = Upstream::new(connector(&url(1)), &config.upstream);
+        let books = observe.then(|| books(&metrics));
+        Backend::One { upstream, books }
+    };
     let tasks = Rc::new(Tasks::default());
-    let proxy = Proxy::new(&config, vec![upstream], recorder, Rc::clone(&tasks));
+    let proxy = Proxy::new(&config, backend, recorder, Rc::clone(&tasks));
     let http = Http::new(&config.server);
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -194,4 +247,15 @@ async fn proxied(port: u16, observe: bool) -> TcpStream {
         http.serve(io, proxy, drain).await;
     });
     client
+}
+
+/// The model that the recorded requests ask for.
+fn tiny() -> Model {
+    Model {
+        id: "tiny".to_owned(),
+        owned_by: String::new(),
+        root: String::new(),
+        adapter: false,
+        max_model_len: None,
+    }
 }

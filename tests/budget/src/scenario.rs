@@ -22,7 +22,7 @@ const SCRAPES: (usize, usize) = (2, 6);
 
 /// All of them, the whole path first.
 pub(crate) fn all() -> Vec<Scenario> {
-    use Between::{Blind, Nothing, Observing};
+    use Between::{Blind, Nothing, Observing, Sharing};
     let scenario = |unit, sizes| {
         move |name, run| Scenario {
             name,
@@ -43,6 +43,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         }),
         request("proxy-json-blind", |n| {
             proxied::requests(Blind, "chat-nonstream", n);
+        }),
+        request("gateway-json", |n| {
+            proxied::requests(Sharing, "chat-nonstream", n);
         }),
         request("peers-json", |n| {
             proxied::requests(Nothing, "chat-nonstream", n);
