@@ -13,19 +13,6 @@ import tomllib
 HERE = pathlib.Path(__file__).resolve().parent
 SCHEMA = HERE / "tokenglass/values.schema.json"
 CONFIG = HERE.parents[1] / "config/tokenglass.toml"
-GATEWAY = """
-discover = []
-dns_interval = "5s"
-affinity = ""
-max_head = "64KiB"
-max_in_flight = 0
-queue = 0
-queue_timeout = "5s"
-retries = 2
-eject_after = 5
-eject_for = "10s"
-eject_max = "5m"
-"""
 
 
 def kind(key, default):
@@ -44,10 +31,7 @@ def kind(key, default):
 
 def known():
     """Sections and keys with their defaults."""
-    sections = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
-    # Until the program has the section itself.
-    sections.setdefault("gateway", tomllib.loads(GATEWAY))
-    return sections
+    return tomllib.loads(CONFIG.read_text(encoding="utf-8"))
 
 
 def config():

@@ -259,10 +259,6 @@ def binary():
 
 def takes(text, folder, environment=None):
     """Whether the program takes the configuration, beside that environment."""
-    # Until the program has that section.
-    shown = run(binary(), "config")
-    if "[gateway]" not in shown:
-        text = re.sub(r"(?ms)^\[gateway\]\n.*?(?=^\[|\Z)", "", text)
     file = folder / "tokenglass.toml"
     file.write_text(text, encoding="utf-8")
     command = [binary(), "validate", "--config", file]
