@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::buckets;
 use super::family::Maker;
+use super::{Metrics, buckets};
 use crate::config::UpstreamUrl;
+use crate::discover::{Failure, Report, Target};
 use crate::gateway::Registry;
 
 /// The `reason` label of `tokenglass_upstream_errors_total`, in the words of `error_type`.
@@ -72,6 +73,8 @@ pub struct Upstreams {
     /// By [`Rejected`].
     rejected: [IntCounter; Rejected::ALL.len()],
     queue: IntGauge,
+    found: IntGaugeVec,
+    failures: IntCounterVec,
     /// It has the families, not the other way round.
     registry: OnceLock<Weak<Registry>>,
 }
@@ -115,6 +118,8 @@ impl Upstreams {
                 rejected.with_label_values(&[reason])
             }),
             queue: make.gauge("tokenglass_gateway_queue", "Requests that wait for a place at an upstream.")?,
+            found: make.gauges("tokenglass_discovery_upstreams", "Upstreams that are there by what gateway.discover says.", &["target"])?,
+            failures: make.counter_vec("tokenglass_discovery_failures_total", "Times that a source of upstreams could not be asked; what it found last stays.", &["target", "reason"])?,
             registry: OnceLock::new(),
         })
     }
@@ -123,6 +128,16 @@ impl Upstreams {
     pub fn of(&self, registry: &Arc<Registry>) {
         // There is one gateway in a process.
         let _second = self.registry.set(Arc::downgrade(registry));
+    }
+
+    /// Upstreams are looked for there. Born at 0.
+    pub fn looks(&self, target: &Target) {
+        let target = target.to_string();
+        self.found.with_label_values(&[&target]).set(0);
+        for failure in Failure::ALL {
+            let values = &[&*target, failure.as_label()];
+            self.failures.with_label_values(values);
+        }
     }
 
     /// The series of an upstream, born now.
@@ -197,5 +212,20 @@ fn name(url: &UpstreamUrl) -> String {
             }
         }
         UpstreamUrl::Unix { path } => path.display().to_string(),
+    }
+}
+
+impl Report for Arc<Metrics> {
+    fn reached(&self, target: &Target, upstreams: usize) {
+        let found = self
+            .upstreams
+            .found
+            .with_label_values(&[&*target.to_string()]);
+        found.set(i64::try_from(upstreams).unwrap_or(i64::MAX));
+    }
+
+    fn failed(&self, target: &Target, failure: Failure) {
+        let values = &[&*target.to_string(), failure.as_label()];
+        self.upstreams.failures.with_label_values(values).inc();
     }
 }

@@ -56,6 +56,9 @@ impl Fleet {
             fixed: Vec::new(),
             found: Mutex::default(),
         };
+        for target in &config.gateway.discover {
+            fleet.metrics.upstreams.looks(target);
+        }
         for url in &config.upstream.urls {
             let member = fleet.add(url).map_err(|error| (url.clone(), error))?;
             fleet.fixed.push(member);
@@ -103,7 +106,7 @@ impl Fleet {
         let found = self.found.lock();
         let mut found = found.unwrap_or_else(PoisonError::into_inner).take();
         let gateway = &poller.config.gateway;
-        let report: Rc<dyn Report> = Rc::new(());
+        let report: Rc<dyn Report> = Rc::new(Arc::clone(&self.metrics));
         let settings = Settings::new(gateway.dns_interval);
         let mut discovery = Discovery::start(&gateway.discover, &settings, &report);
         loop {

@@ -131,11 +131,14 @@ fn scrape() -> String {
 /// What only a gateway has.
 fn gateway() -> String {
     let nodes = Node::many(2);
-    let proxy = nodes::gateway(&nodes, |_| {});
+    let proxy = nodes::gateway(&nodes, |config| {
+        config.gateway.discover = vec!["dns:http://localhost.invalid:1".parse().unwrap()];
+    });
     let text = proxy.metrics().0;
-    let lines = text
-        .lines()
-        .filter(|line| line.contains("tokenglass_upstream_") && !line.contains("_connections"));
+    let lines = text.lines().filter(|line| {
+        (line.contains("tokenglass_upstream_") || line.contains("tokenglass_discovery_"))
+            && !line.contains("_connections")
+    });
     lines.map(|line| format!("{line}\n")).collect()
 }
 
