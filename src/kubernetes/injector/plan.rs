@@ -35,7 +35,8 @@ pub fn inject(pod: &Pod<'_>, settings: &Settings) -> Outcome {
         };
     }
     match plan(pod, &settings, warnings) {
-        Ok(injection) => Outcome::Inject(injection),
+        Ok(injection) if pod.fits(&injection.edits) => Outcome::Inject(injection),
+        Ok(_) => Outcome::Refuse(Refusal::Malformed),
         Err(refusal) => Outcome::Refuse(refusal),
     }
 }
