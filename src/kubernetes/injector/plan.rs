@@ -46,8 +46,9 @@ fn plan(
     settings: &Settings,
     mut warnings: Vec<Warning>,
 ) -> Result<Injection, Refusal> {
-    fits(pod, settings)?;
+    // First whether there is vLLM at all: of other pods nothing is to be said.
     let server = find::server(pod, settings.container.as_deref())?;
+    fits(pod, settings)?;
     let listening = flags::listening(&server.launch)?;
     let (listen, upstream) = choose(pod, settings, listening.port)?;
     let container = pod.path().key("containers").index(server.index);
