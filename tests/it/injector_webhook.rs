@@ -1,5 +1,6 @@
 //! The admission webhook over TLS, asked as an API server asks.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -581,7 +582,10 @@ fn sidecars_start_with_what_they_are_given() {
             let variables = sidecar["env"].as_array().unwrap().iter();
             let variables = variables.map(|entry| {
                 let value = entry["value"].as_str().unwrap_or("from-elsewhere");
-                (entry["name"].as_str().unwrap().into(), value.into())
+                (
+                    OsString::from(entry["name"].as_str().unwrap()),
+                    OsString::from(value),
+                )
             });
             let variables = variables.filter(|(name, _)| name != "TOKENGLASS_CONFIG");
             let loaded = Sources::new(variables.collect::<Vec<_>>()).load();
