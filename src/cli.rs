@@ -243,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_of_the_sidecar_is_a_flag() {
+        let command = Arguments::command();
+        for verb in ["inject", "webhook"] {
+            let verb = command.find_subcommand(verb).unwrap();
+            for name in crate::kubernetes::injector::NAMES {
+                let known = verb
+                    .get_arguments()
+                    .any(|flag| flag.get_long() == Some(name));
+                assert!(known, "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn flags_mean_the_same_with_and_without_run() {
         let flags = "--listen 127.0.0.1:1 --admin 127.0.0.1:2 --workers 3 --log-level warn \
                      --upstream http://a:1 --upstream http://b:2";

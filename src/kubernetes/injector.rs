@@ -24,7 +24,7 @@ mod stamp;
 mod tests;
 mod word;
 
-pub use self::edit::{Change, Cut, Edit, Path, Step, apply, patch};
+pub use self::edit::{Change, Cut, Edit, Misplaced, Path, Step, apply, patch};
 pub use self::outcome::{Injection, Outcome, Warning};
 pub use self::plan::inject;
 pub use self::pod::Pod;

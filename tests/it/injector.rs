@@ -6,9 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 use tokenglass::kubernetes::injector::{self, Outcome, Pod, Settings};
-use tokenglass::kubernetes::manifest::{Verdict, rewrite};
+use tokenglass::kubernetes::manifest::{Verdict, rewrite, values};
 
 pub fn folders() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/injector");
@@ -206,4 +207,68 @@ fn refusals_are_counted_for_check() {
     let done = rewrite(&fs::read_to_string(folder).unwrap(), &Settings::default()).unwrap();
     assert_eq!(done.refused(), 1);
     assert!(matches!(done.reports[0].verdict, Verdict::Refused(_)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Files that are damaged: nothing panics, and what is injected is injected once.
+    #[test]
+    fn damaged_files(which in 0..1000_usize, cuts in prop::collection::vec((0..200_usize, 0..5_u8, 0..60_usize), 1..4)) {
+        let folders = folders();
+        let folder = &folders[which % folders.len()];
+        let mut lines: Vec<String> = fs::read_to_string(folder.join("in.yaml")).unwrap().lines().map(str::to_owned).collect();
+        for (line, how, at) in cuts {
+            let line = line % lines.len();
+            match how {
+                0 if lines.len() > 1 => drop(lines.remove(line)),
+                1 => lines[line].insert_str(0, "  "),
+                2 => lines[line] = lines[line].trim_start().to_owned(),
+                3 => lines[line].push_str("  # said here"),
+                _ => {
+                    let at = lines[line].char_indices().nth(at).map_or(lines[line].len(), |(at, _)| at);
+                    lines[line].truncate(at);
+                }
+            }
+        }
+        let text = lines.join("\n") + "\n";
+        if let Ok(once) = rewrite(&text, &Settings::default()) {
+            let twice = rewrite(&once.text, &Settings::default());
+            prop_assert_eq!(twice.map(|twice| twice.text), Ok(once.text));
+        }
+    }
+
+    /// Pods of any shape: nothing panics, and the patch fits.
+    #[test]
+    fn pods_of_any_shape(which in 0..1000_usize, steps in prop::collection::vec(0..20_usize, 1..9), odd in 0..8_usize) {
+        let odd = [json!(null), json!(true), json!(8000), json!(-1.5), json!("8000"), json!([]), json!({}), json!([{"name": "tokenglass"}])][odd].clone();
+        let folders = folders();
+        let text = fs::read_to_string(folders[which % folders.len()].join("in.yaml")).unwrap();
+        let mut document = values(&text).unwrap().remove(0).unwrap();
+        // Some place within, by its number at each level.
+        let mut place = &mut document;
+        for step in steps {
+            let length = place.as_array().map(Vec::len).or(place.as_object().map(serde_json::Map::len));
+            let Some(length @ 1..) = length else { break };
+            place = match place {
+                Value::Array(list) => &mut list[step % length],
+                Value::Object(map) => map.values_mut().nth(step % length).unwrap(),
+                _ => unreachable!(),
+            };
+        }
+        *place = odd;
+        for holder in [injector::Path::default(), injector::Path::default().key("spec").key("template")] {
+            let Some(pod) = Pod::within(&document, holder) else { continue };
+            if let Outcome::Inject(injection) = injector::inject(&pod, &Settings::default()) {
+                let mut patched = document.clone();
+                let patch: json_patch::Patch = serde_json::from_value(injector::patch(&injection.edits)).unwrap();
+                json_patch::patch(&mut patched, &patch).unwrap();
+                prop_assert_eq!(&patched, &injector::apply(&injection.edits, &document).unwrap());
+            }
+        }
+        // As a file too: JSON is YAML.
+        let text = serde_json::to_string_pretty(&document).unwrap();
+        let once = rewrite(&text, &Settings::default()).unwrap().text;
+        prop_assert!(serde_json::from_str::<Value>(&once).is_ok());
+    }
 }

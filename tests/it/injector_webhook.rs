@@ -1,5 +1,6 @@
 //! The admission webhook over TLS, asked as an API server asks.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokenglass::config::TlsFiles;
+use tokenglass::config::{Sources, TlsFiles};
 use tokenglass::kubernetes::injector::Settings;
 use tokenglass::kubernetes::manifest;
 use tokenglass::kubernetes::webhook::{Options, Server};
@@ -548,4 +549,58 @@ fn the_command_serves_and_ends() {
         "{:?}",
         began.elapsed()
     );
+}
+
+/// The variables that sidecars get are a configuration that the proxy takes, and say what the stamp says.
+#[test]
+fn sidecars_start_with_what_they_are_given() {
+    let mut seen = 0;
+    for folder in folders() {
+        let text = fs::read_to_string(folder.join("in.yaml")).unwrap();
+        let done = manifest::rewrite(&text, &Settings::default()).unwrap();
+        let documents = manifest::values(&done.text).unwrap();
+        for document in documents
+            .iter()
+            .flatten()
+            .filter(|document| document["kind"] == "Pod")
+        {
+            let containers = [
+                &document["spec"]["initContainers"],
+                &document["spec"]["containers"],
+            ];
+            let mut containers = containers.into_iter().filter_map(Value::as_array).flatten();
+            let Some(sidecar) = containers.find(|container| container["name"] == "tokenglass")
+            else {
+                continue;
+            };
+            let Some(status) =
+                document["metadata"]["annotations"]["tokenglass.dev/status"].as_str()
+            else {
+                continue;
+            };
+            let status: Value = serde_json::from_str(status).unwrap();
+            let variables = sidecar["env"].as_array().unwrap().iter();
+            let variables = variables.map(|entry| {
+                let value = entry["value"].as_str().unwrap_or("from-elsewhere");
+                (
+                    OsString::from(entry["name"].as_str().unwrap()),
+                    OsString::from(value),
+                )
+            });
+            let variables = variables.filter(|(name, _)| name != "TOKENGLASS_CONFIG");
+            let loaded = Sources::new(variables.collect::<Vec<_>>()).load();
+            let config = loaded
+                .unwrap_or_else(|errors| panic!("{}: {errors}", folder.display()))
+                .config;
+            assert_eq!(status["ports"]["listen"], config.server.listen.port());
+            assert_eq!(status["ports"]["admin"], config.admin.listen.port());
+            let upstream = format!("{:?}", config.upstream.urls);
+            assert!(
+                upstream.contains(&status["ports"]["upstream"].to_string()),
+                "{upstream}"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen}");
 }

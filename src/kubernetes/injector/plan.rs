@@ -35,7 +35,8 @@ pub fn inject(pod: &Pod<'_>, settings: &Settings) -> Outcome {
         };
     }
     match plan(pod, &settings, warnings) {
-        Ok(injection) => Outcome::Inject(injection),
+        Ok(injection) if pod.fits(&injection.edits) => Outcome::Inject(injection),
+        Ok(_) => Outcome::Refuse(Refusal::Malformed),
         Err(refusal) => Outcome::Refuse(refusal),
     }
 }
@@ -45,8 +46,9 @@ fn plan(
     settings: &Settings,
     mut warnings: Vec<Warning>,
 ) -> Result<Injection, Refusal> {
-    fits(pod, settings)?;
+    // First whether there is vLLM at all: of other pods nothing is to be said.
     let server = find::server(pod, settings.container.as_deref())?;
+    fits(pod, settings)?;
     let listening = flags::listening(&server.launch)?;
     let (listen, upstream) = choose(pod, settings, listening.port)?;
     let container = pod.path().key("containers").index(server.index);

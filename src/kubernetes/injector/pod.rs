@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::edit::{Edit, Path};
+use super::edit::{Edit, Path, apply};
 
 /// A pod or the template of one, and where in its document it is.
 #[derive(Clone, Debug)]
 pub struct Pod<'a> {
+    document: &'a Value,
     /// `metadata` and `spec` may lie apart: a KServe InferenceService hands its own annotations to its pods.
     metadata: Option<&'a Value>,
     spec: &'a Value,
@@ -30,11 +31,17 @@ impl<'a> Pod<'a> {
         let metadata = holder.find(document)?.get("metadata");
         spec.get("containers")?.as_array()?;
         Some(Self {
+            document,
             metadata,
             spec,
             holder,
             at,
         })
+    }
+
+    /// Whether edits fit: what is there may be of a kind that Kubernetes does not have.
+    pub(super) fn fits(&self, edits: &[Edit]) -> bool {
+        apply(edits, self.document).is_ok()
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -6,6 +6,9 @@ pub enum Refusal {
     /// There is no pod in it.
     #[error("it has no pod specification with containers")]
     NoPod,
+    /// Parts of a kind that Kubernetes would not take.
+    #[error("parts of it are not what Kubernetes has there")]
+    Malformed,
     /// Nothing to stand in front of.
     #[error("no container of it starts vLLM's API server")]
     NoServer,
@@ -117,6 +120,7 @@ impl Refusal {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::NoPod => "no_pod",
+            Self::Malformed => "malformed_pod",
             Self::NoServer => "no_server",
             Self::SeveralServers(_) => "several_servers",
             Self::NoSuchContainer(_) => "no_such_container",

@@ -100,6 +100,19 @@ fn label(object: &Value) -> Option<&str> {
     object.get("metadata")?.get("labels")?.get(INJECT)?.as_str()
 }
 
+/// Whether it would be injected, or refused for another reason than that there is no vLLM.
+fn is_ours(site: &Site<'_>) -> bool {
+    match site {
+        Site::Pod { pod, .. } => !matches!(
+            injector::inject(pod, &Settings::default()),
+            Outcome::Refuse(Refusal::NoServer | Refusal::Worker)
+                | Outcome::OptedOut
+                | Outcome::Already { .. }
+        ),
+        Site::Alone(_) | Site::Refuse(_) => true,
+    }
+}
+
 struct Finder<'a, 'p> {
     document: &'a Value,
     path: &'p Path,
@@ -141,17 +154,9 @@ impl<'a> Finder<'a, '_> {
         }
     }
 
-    /// The refusal in the place of pods that would be injected, or refused for another reason than that there is no vLLM.
+    /// The refusal in the place of pods that are ours.
     fn instead(sites: &[Site<'_>], refusal: Refusal) -> Vec<Site<'a>> {
-        let concerned = sites.iter().any(|site| match site {
-            Site::Pod { pod, .. } => !matches!(
-                injector::inject(pod, &Settings::default()),
-                Outcome::Refuse(Refusal::NoServer | Refusal::Worker)
-                    | Outcome::OptedOut
-                    | Outcome::Already { .. }
-            ),
-            Site::Alone(_) | Site::Refuse(_) => true,
-        });
+        let concerned = sites.iter().any(is_ours);
         if concerned {
             vec![Site::Refuse(refusal)]
         } else {
@@ -165,7 +170,9 @@ impl<'a> Finder<'a, '_> {
         let (_, leader) = self.at(&[spec, template, "leaderTemplate"]);
         if leader.is_some() {
             let mut sites = self.template(&[spec, template, "leaderTemplate"]);
-            sites.push(Site::Alone("workerTemplate: workers have no API"));
+            if sites.iter().any(is_ours) {
+                sites.push(Site::Alone("workerTemplate: workers have no API"));
+            }
             return sites;
         }
         let sites = self.template(&[spec, template, "workerTemplate"]);
