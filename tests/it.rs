@@ -76,10 +76,10 @@ mod large;
 mod leaving;
 #[path = "it/many.rs"]
 mod many;
-#[path = "it/notify.rs"]
-mod notify;
 #[path = "it/nodes.rs"]
 mod nodes;
+#[path = "it/notify.rs"]
+mod notify;
 #[path = "it/origin.rs"]
 mod origin;
 #[path = "it/pipelining.rs"]
