@@ -3,8 +3,8 @@
 //! A [`Registry`], shared by all threads, knows the upstreams and what each serves; only the pollers' thread changes it.
 //! Each worker has a [`Balance`] with its own connections to them. A request names its model ([`scan`]) and gets a
 //! [`Place`] at one of the upstreams that serve it: of two by chance the one with fewer requests, or the one that its
-//! session went to before ([`sessions`]). Who fails is left alone for a while ([`breaker`]); who has enough has others
-//! wait ([`queue`]).
+//! session went to before (`sessions`). Who fails is left alone for a while ([`breaker`]); who has enough has others
+//! wait (`queue`).
 //!
 //! Of tower's parts the load metric, the random numbers and the stream of changes are used. Its `Balance` is not: it
 //! chooses when it is polled, before it sees the request, so it can neither pass over an upstream that was tried, nor follow
