@@ -29,15 +29,17 @@ fn request(path: &str, id: &str, directive: &str, body: &str) -> Vec<u8> {
 /// Without the second in which it was made.
 fn timeless(body: &[u8]) -> String {
     let text = String::from_utf8(body.to_vec()).unwrap();
-    let mut out = String::new();
-    let mut rest = text.as_str();
-    while let Some(at) = rest.find("\"created\":") {
-        let digits = at + 10;
-        out.push_str(&rest[..digits]);
-        rest = rest[digits..].trim_start_matches(|c: char| c.is_ascii_digit());
-    }
-    out.push_str(rest);
-    out
+    // The simulator makes a tool call's id of the second that it is in.
+    ["\"created\":", "chatcmpl-tool-"]
+        .into_iter()
+        .fold(text, |text, before| {
+            let mut pieces = text.split(before);
+            let first = pieces.next().unwrap().to_owned();
+            pieces.fold(first, |out, piece| {
+                let rest = piece.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+                out + before + rest
+            })
+        })
 }
 
 const CHAT: &str = "/v1/chat/completions";
