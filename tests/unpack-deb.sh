@@ -1,7 +1,10 @@
-# Sourced by scripts that need Debian's programs and are not to change the system; DIR and MIRROR are theirs.
+# Sourced by scripts that need Debian's programs and are not to change the system; DIR is theirs.
 # unpack NAME SUITE PACKAGE...: packages of one suite, unpacked into DIR/NAME/root, by an apt that knows neither the system's
 # lists nor its state. Only once: then there is DIR/NAME/installed.
 # shellcheck shell=bash
+# The mirror that this Debian uses itself.
+# shellcheck disable=SC2016 # the field is apt's to expand
+MIRROR=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 1p || true)}
 unpack() {
   local name=$1 suite=$2 state=$DIR/$1/apt
   local keys=/usr/share/keyrings/debian-archive-keyring.gpg

@@ -12,9 +12,6 @@ if [ "${1:-}" = --litellm ]; then
   shift
 fi
 DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/peers}
-# The mirror that this Debian uses itself.
-# shellcheck disable=SC2016 # the field is apt's to expand
-MIRROR=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 1p || true)}
 mkdir -p "$DIR"
 DIR=$(cd "$DIR" && pwd)
 

@@ -7,7 +7,6 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 DIR=${1:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/prometheus}
-MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 mkdir -p "$DIR"
 DIR=$(cd "$DIR" && pwd)
 
