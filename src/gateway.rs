@@ -14,6 +14,7 @@
 mod balance;
 pub mod breaker;
 mod endpoint;
+mod place;
 mod queue;
 mod registry;
 mod retry_after;
@@ -24,8 +25,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use balance::{Balance, Pick, Place, Want};
+pub use balance::{Balance, Pick, Want};
 pub use endpoint::{Endpoint, Seat};
+pub use place::Place;
 pub use queue::{Queue, Waiting};
 pub use registry::{Member, Registry};
 pub use retry_after::retry_after;

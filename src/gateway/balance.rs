@@ -3,23 +3,21 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{StatusCode, response};
 use tower::load::Load;
 use tower::util::rng::{HasherRng, Rng};
 
 use super::endpoint::{Endpoint, Seat, Standing};
+use super::place::Place;
 use super::queue::Waiting;
 use super::registry::Registry;
-use super::retry_after::retry_after;
 use super::sessions::{hash, weight};
 use super::table::Table;
 use crate::config::{self, Config};
 use crate::metrics::polled::Books;
-use crate::metrics::upstreams::{Reason, Rejected};
-use crate::observe::is_engine_dead;
-use crate::upstream::{Error, Upstream};
+use crate::metrics::upstreams::Rejected;
+use crate::upstream::Upstream;
 
 /// One worker's.
 #[derive(Debug)]
@@ -39,11 +37,12 @@ struct View {
     locals: Vec<Rc<Local>>,
 }
 
+/// One upstream, as this worker has it.
 #[derive(Debug)]
-struct Local {
-    endpoint: Arc<Endpoint>,
-    upstream: Rc<Upstream>,
-    books: Option<Books>,
+pub(super) struct Local {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) upstream: Rc<Upstream>,
+    pub(super) books: Option<Books>,
 }
 
 /// What a request needs.
@@ -66,16 +65,6 @@ pub enum Pick {
     Busy,
     /// None that has not been tried.
     Nobody,
-}
-
-/// A request's place at an upstream. Dropped when the answer has ended.
-#[derive(Debug)]
-pub struct Place {
-    seat: Seat,
-    local: Rc<Local>,
-    registry: Arc<Registry>,
-    /// Its answer is a 500, whose body may say that the engine is dead.
-    suspect: bool,
 }
 
 impl Want {
@@ -207,12 +196,7 @@ impl Balance {
     }
 
     fn place(&self, local: &Rc<Local>, seat: Seat) -> Place {
-        Place {
-            seat,
-            local: Rc::clone(local),
-            registry: Arc::clone(&self.registry),
-            suspect: false,
-        }
+        Place::new(seat, Rc::clone(local), Arc::clone(&self.registry))
     }
 
     /// Where the session is, or where a new one belongs.
@@ -315,136 +299,5 @@ impl<'a> Choice<'a> {
         best.into_iter()
             .find_map(|local| Some((local, local.endpoint.enter(self.now)?)))
             .ok_or(true)
-    }
-}
-
-impl Place {
-    /// This worker's connections to it.
-    #[must_use]
-    pub fn upstream(&self) -> &Rc<Upstream> {
-        &self.local.upstream
-    }
-
-    /// Where its requests are booked.
-    #[must_use]
-    pub fn books(&self) -> Option<&Books> {
-        self.local.books.as_ref()
-    }
-
-    /// Its number.
-    #[must_use]
-    pub fn id(&self) -> usize {
-        self.local.endpoint.id()
-    }
-
-    /// The request is about to be sent.
-    pub fn sending(&self) {
-        self.local.endpoint.meters.requests.inc();
-    }
-
-    /// The request goes to another upstream instead.
-    pub fn retried(&self) {
-        self.local.endpoint.meters.retries.inc();
-    }
-
-    /// A head has come, `waited` after the request's.
-    pub fn answered(&mut self, head: &response::Parts, waited: Duration) {
-        let endpoint = &self.local.endpoint;
-        endpoint.meters.latency.observe(waited.as_secs_f64());
-        let reason = match head.status {
-            StatusCode::INTERNAL_SERVER_ERROR => {
-                self.suspect = true;
-                return;
-            }
-            StatusCode::SERVICE_UNAVAILABLE => Reason::Overloaded,
-            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Reason::ServerError,
-            status => {
-                if status == StatusCode::TOO_MANY_REQUESTS {
-                    self.rest(head);
-                }
-                if status.is_server_error() {
-                    endpoint.meters.error(Reason::ServerError).inc();
-                }
-                self.well();
-                return;
-            }
-        };
-        if reason == Reason::Overloaded {
-            self.rest(head);
-        }
-        self.failed(reason);
-    }
-
-    /// No head came, or not all of the body.
-    pub fn broke(&mut self, error: &Error) {
-        let reason = match error {
-            Error::Connect { .. } | Error::ConnectTimeout { .. } | Error::Tls { .. } => {
-                Reason::Connect
-            }
-            Error::HeadTimeout(_) => Reason::Timeout,
-            Error::ClosedBeforeHead { .. }
-            | Error::BrokenBeforeHead { .. }
-            | Error::BadHead(_)
-            | Error::ClosedInBody
-            | Error::BrokenInBody(_)
-            | Error::BadBody(_) => Reason::Reset,
-            // Not its fault.
-            Error::BadRequest(_) | Error::RequestBody(_) => return,
-        };
-        self.failed(reason);
-    }
-
-    /// The first of a body passes.
-    pub fn data(&mut self, data: &[u8]) {
-        if std::mem::take(&mut self.suspect) {
-            if is_engine_dead(data) {
-                self.failed(Reason::EngineDead);
-            } else {
-                // A request may be at fault for a plain 500.
-                self.local
-                    .endpoint
-                    .meters
-                    .error(Reason::InternalError)
-                    .inc();
-                self.well();
-            }
-        }
-    }
-
-    /// `Retry-After`, up to a bound.
-    fn rest(&self, head: &response::Parts) {
-        if let Some(wait) = retry_after(&head.headers) {
-            let wait = wait.min(self.registry.settings().eject_max);
-            let until = self.registry.millis(Instant::now() + wait);
-            self.local.endpoint.rests(until);
-        }
-    }
-
-    fn well(&mut self) {
-        let trial = std::mem::take(&mut self.seat.trial);
-        let breaker = &self.local.endpoint.breaker;
-        if trial {
-            tracing::info!(upstream = %self.local.endpoint.url(), "an upstream is back");
-        }
-        breaker.succeeded(trial, self.registry.millis(Instant::now()));
-    }
-
-    fn failed(&mut self, reason: Reason) {
-        let endpoint = &self.local.endpoint;
-        endpoint.meters.error(reason).inc();
-        let trial = std::mem::take(&mut self.seat.trial);
-        let now = self.registry.millis(Instant::now());
-        if let Some(length) = endpoint.breaker.failed(trial, now) {
-            endpoint.meters.ejections.inc();
-            let length = Duration::from_millis(length);
-            tracing::warn!(upstream = %endpoint.url(), reason = reason.as_label(), ?length, "an upstream is left alone");
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // A 500 without a body.
-        self.data(b"");
     }
 }

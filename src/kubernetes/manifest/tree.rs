@@ -107,28 +107,14 @@ impl Builder {
             }
             Event::SequenceStart(style, anchor, _) => {
                 let flow = style == StructureStyle::Flow;
-                let kind = Kind::List {
-                    items: Vec::new(),
-                    flow,
-                };
-                self.open.push(Open {
-                    node: node(kind, span),
-                    anchor,
-                    key: None,
-                });
+                let items = Vec::new();
+                self.begin(node(Kind::List { items, flow }, span), anchor);
                 Ok(())
             }
             Event::MappingStart(style, anchor, _) => {
                 let flow = style == StructureStyle::Flow;
-                let kind = Kind::Map {
-                    entries: Vec::new(),
-                    flow,
-                };
-                self.open.push(Open {
-                    node: node(kind, span),
-                    anchor,
-                    key: None,
-                });
+                let entries = Vec::new();
+                self.begin(node(Kind::Map { entries, flow }, span), anchor);
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -156,6 +142,15 @@ impl Builder {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What follows is in it, up to its end.
+    fn begin(&mut self, node: Node, anchor: usize) {
+        self.open.push(Open {
+            node,
+            anchor,
+            key: None,
+        });
     }
 
     fn complete(&mut self, node: Node, anchor: usize) -> Result<(), String> {
