@@ -36,6 +36,15 @@ pub struct State {
     open: Mutex<Vec<TcpStream>>,
 }
 
+/// Counts a request for as long as it lives.
+struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -191,9 +200,8 @@ impl State {
             self.most.fetch_max(now, Ordering::SeqCst);
             self.asked.lock().unwrap().push(asked);
             let how = self.behave.lock().unwrap().clone();
-            let goes_on = respond(&mut stream, how, name);
-            self.now.fetch_sub(1, Ordering::SeqCst);
-            if !goes_on {
+            let running = Running(&self.now);
+            if !respond(&mut stream, how, name, running) {
                 reset(&stream);
                 return;
             }
@@ -227,16 +235,21 @@ impl State {
     }
 }
 
-fn respond(stream: &mut TcpStream, how: Behaviour, name: &str) -> bool {
+/// `running` is over before the last byte is sent: whoever has that byte may send the next request.
+fn respond(stream: &mut TcpStream, how: Behaviour, name: &str, running: Running<'_>) -> bool {
     match how {
         Behaviour::Answers(millis) => {
             std::thread::sleep(Duration::from_millis(millis));
             let body = format!(
                 r#"{{"object":"chat.completion","model":"m","node":"{name}","choices":[],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#
             );
+            drop(running);
             stream.write_all(&answer(200, "", &body)).is_ok()
         }
-        Behaviour::Says(bytes) => stream.write_all(&bytes).is_ok(),
+        Behaviour::Says(bytes) => {
+            drop(running);
+            stream.write_all(&bytes).is_ok()
+        }
         Behaviour::Resets => false,
         Behaviour::Hints(hint) => {
             let _ = stream.write_all(hint.as_bytes());
@@ -255,6 +268,7 @@ fn respond(stream: &mut TcpStream, how: Behaviour, name: &str) -> bool {
                 std::thread::sleep(Duration::from_millis(pause));
             }
             let end = format!("{}0\r\n\r\n", chunk("data: [DONE]\n\n"));
+            drop(running);
             fine && stream.write_all(end.as_bytes()).is_ok()
         }
     }
