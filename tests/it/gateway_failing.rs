@@ -333,7 +333,8 @@ fn who_was_left_alone_is_tried_once_and_comes_back() {
     nodes[0].behave(overloaded(""));
     let proxy = gateway(&nodes, |config| {
         config.gateway.eject_after = 3;
-        config.gateway.eject_for = Duration::from_millis(300);
+        // Longer than forty requests take where much else is going on.
+        config.gateway.eject_for = Duration::from_secs(1);
     });
     let label = &[&*nodes[0].label()];
     let ejected = |times| {
@@ -354,10 +355,7 @@ fn who_was_left_alone_is_tried_once_and_comes_back() {
         all_well(&load(&proxy, 1, 1, |_| chat("", BODY)));
         assert!(began.elapsed() < Duration::from_secs(5));
     }
-    assert!(
-        began.elapsed() > Duration::from_millis(300),
-        "twice as long"
-    );
+    assert!(began.elapsed() > Duration::from_secs(1), "twice as long");
     assert_eq!(
         proxy.metrics().count("tokenglass_upstream_healthy", label),
         1
