@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::Admin;
+use crate::beside;
 use crate::config::{self, Config, Loaded, UpstreamUrl};
 use crate::drain::{self, Drain, Pending, Stage, Trigger};
 use crate::engine::{Snapshots, Taken};
@@ -288,13 +289,11 @@ impl Drop for App {
 
 impl Admin {
     fn start(self, listener: TcpListener) -> std::io::Result<()> {
-        std::thread::Builder::new()
-            .name("admin".to_owned())
-            .spawn(move || {
-                if let Err(error) = self.run(listener) {
-                    tracing::error!(%error, "the admin port cannot be served");
-                }
-            })?;
+        beside::spawn("admin", move || {
+            if let Err(error) = self.run(listener) {
+                tracing::error!(%error, "the admin port cannot be served");
+            }
+        })?;
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 use std::{env, fs, io};
 
+use crate::beside;
 use crate::config::{self, GpuMode, GpuNaming};
 use crate::exposition::Writer;
 use crate::gpu::filter::Filter;
@@ -94,20 +95,18 @@ impl Gpu {
         };
         let config = config.clone();
         let filter = Filter::new(&config.devices, place.visible_devices.as_deref());
-        std::thread::Builder::new()
-            .name("gpu".to_owned())
-            .spawn(move || {
-                let backoff = Backoff::default();
-                Poller {
-                    config,
-                    filter,
-                    shared,
-                    stop,
-                    backoff,
-                    listener: Listener::default(),
-                }
-                .run();
-            })?;
+        beside::spawn("gpu", move || {
+            let backoff = Backoff::default();
+            Poller {
+                config,
+                filter,
+                shared,
+                stop,
+                backoff,
+                listener: Listener::default(),
+            }
+            .run();
+        })?;
         Ok(Self { on: Some(on) })
     }
 

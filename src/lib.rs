@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod admin;
 pub mod app;
+mod beside;
 pub mod classify;
 pub mod cli;
 pub mod config;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinSet;
 
+use crate::beside;
 use crate::config::Config;
 use crate::drain::{Drain, Stage};
 use crate::engine::Snapshots;
@@ -62,13 +63,11 @@ impl Poller {
     /// # Errors
     /// If the thread cannot be had.
     pub fn start(self) -> io::Result<()> {
-        std::thread::Builder::new()
-            .name("poller".to_owned())
-            .spawn(move || {
-                if let Err(error) = self.run() {
-                    tracing::error!(%error, "nothing can be polled");
-                }
-            })?;
+        beside::spawn("poller", move || {
+            if let Err(error) = self.run() {
+                tracing::error!(%error, "nothing can be polled");
+            }
+        })?;
         Ok(())
     }
 

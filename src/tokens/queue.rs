@@ -10,6 +10,8 @@ use std::sync::mpsc::{self, SyncSender, TryRecvError, TrySendError, sync_channel
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use crate::beside;
+
 /// Between two looks. Counts come so much later, and are scraped every few seconds.
 const DOZE: Duration = Duration::from_millis(10);
 
@@ -53,9 +55,7 @@ pub(super) fn start<T: Send + 'static>(
         // Nothing has come so far.
         empty: LOOKS,
     };
-    let thread = thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || body(receiver))?;
+    let thread = beside::spawn(name, move || body(receiver))?;
     Ok(Sender {
         queue: sender,
         waker: Waker {
