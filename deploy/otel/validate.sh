@@ -12,23 +12,19 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DIR=${DIR:-${TGTEST_CACHE:-$HOME/.cache/tokenglass}/otelcol}
 SUITE=${SUITE:-sid}
-MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# shellcheck source=tests/unpack-deb.sh
+source "$HERE/../../tests/unpack-deb.sh"
 
 build() {
-  local apt=$DIR/apt keys=/usr/share/keyrings/debian-archive-keyring.gpg names
+  local apt=$DIR/apt names
   rm -rf "$DIR"
-  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs" "$DIR/root"
-  # apt with lists and a state of its own, in which nothing is installed.
-  : >"$apt/status"
-  echo "deb [signed-by=$keys] $MIRROR $SUITE main" >"$apt/sources.list"
-  local options=(-qq -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o "Dir::Etc::sourcelist=$apt/sources.list"
-    -o Dir::Etc::sourceparts=/nonexistent -o "Dir::State::status=$apt/status" -o APT::Sandbox::User=root)
-  apt-get "${options[@]}" update
+  apart "$apt" "$SUITE"
+  mkdir -p "$DIR/root"
   # Everything that it needs is named golang*; the rest of what apt would install is a base system.
-  mapfile -t names < <(apt-get "${options[@]}" -s --no-install-recommends install golang-go golang-opentelemetry-collector-dev |
+  mapfile -t names < <(apt-get "${apart[@]}" -s --no-install-recommends install golang-go golang-opentelemetry-collector-dev |
     awk '$1 == "Inst" && $2 ~ /^golang/ { print $2 }')
   [ ${#names[@]} -gt 0 ] || { echo "no collector in $SUITE" >&2; return 1; }
-  (cd "$apt/debs" && apt-get "${options[@]}" download "${names[@]}")
+  (cd "$apt/debs" && apt-get "${apart[@]}" download "${names[@]}")
   for package in "$apt"/debs/*.deb; do dpkg-deb -x "$package" "$DIR/root"; done
   local goroots=("$DIR"/root/usr/lib/go-[0-9]*)
   mkdir -p "$DIR/path/src/otelcol-core"

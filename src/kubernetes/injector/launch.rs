@@ -86,6 +86,22 @@ const SERVERS: [&str; 3] = [
     "vllm.entrypoints.openai.server",
 ];
 
+impl<'a> Launch<'a> {
+    fn found(
+        strings: Vec<Text<'a>>,
+        words: Vec<Word>,
+        end: End,
+        environment: Environment<'a>,
+    ) -> Found<'a> {
+        Found::Server(Box::new(Self {
+            strings,
+            words,
+            end,
+            environment,
+        }))
+    }
+}
+
 /// Looks at a container.
 pub(super) fn look(container: &Value) -> Found<'_> {
     let environment = Environment::of(container);
@@ -114,24 +130,12 @@ pub(super) fn look(container: &Value) -> Found<'_> {
     }
     if let Some(start) = server(&elements, &environment) {
         let words = elements.get(start..).unwrap_or_default().to_vec();
-        let end = End::List(list);
-        return Found::Server(Box::new(Launch {
-            strings,
-            words,
-            end,
-            environment,
-        }));
+        return Launch::found(strings, words, End::List(list), environment);
     }
     let runs_program = given
         || first.is_some_and(|name| name == "vllm" || is_python(name) || SHELLS.contains(&name));
     if !runs_program && image::starts_server(image) {
-        let end = End::List("args");
-        return Found::Server(Box::new(Launch {
-            strings,
-            words: elements,
-            end,
-            environment,
-        }));
+        return Launch::found(strings, elements, End::List("args"), environment);
     }
     if is_worker(strings.iter().map(|text| text.text)) {
         return Found::Worker;
@@ -142,13 +146,7 @@ pub(super) fn look(container: &Value) -> Found<'_> {
     }
     // Whatever the entry point is: it is asked for a port in vLLM's words, so the port is what it listens on.
     if !runs_program && elements.iter().any(|word| is_port_flag(word.head())) {
-        let end = End::List("args");
-        return Found::Server(Box::new(Launch {
-            strings,
-            words: elements,
-            end,
-            environment,
-        }));
+        return Launch::found(strings, elements, End::List("args"), environment);
     }
     // `vllm bench` and the like.
     let second = elements.get(1).and_then(Word::literal);
@@ -300,13 +298,7 @@ fn in_script<'a>(
                 argument: place,
                 at,
             };
-            let words = words.collect();
-            Found::Server(Box::new(Launch {
-                strings,
-                words,
-                end,
-                environment,
-            }))
+            Launch::found(strings, words.collect(), end, environment)
         }
         (Some(_), Some(_)) => Found::Unsure(Refusal::SeveralInScript),
         (None, _) if is_worker(strings.iter().map(|text| text.text)) => Found::Worker,
