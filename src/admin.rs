@@ -2,6 +2,7 @@
 //! holds up a stream.
 
 mod patience;
+mod trust;
 
 use std::convert::Infallible;
 use std::io;
@@ -10,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, REFERER, VARY,
-};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -30,6 +29,7 @@ use crate::housekeeping;
 use crate::metrics::Metrics;
 use crate::proxy::reply::Reply;
 use patience::Patience;
+pub use trust::Trust;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// A scraper sends its request at once.
@@ -40,8 +40,6 @@ const WRITE: Duration = Duration::from_secs(30);
 const CONNECTIONS: usize = 128;
 /// What an answer gets before the process ends.
 const MOMENT: Duration = Duration::from_millis(50);
-/// What a browser says of where a request comes from, if it says nothing else.
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What the admin port answers from.
 #[derive(Debug)]
@@ -60,8 +58,8 @@ pub struct Admin {
     pub config: String,
     /// Series that nobody has used for so long are dropped.
     pub expire_after: Option<Duration>,
-    /// Others than loopback may read the configuration and drain.
-    pub allow_remote: bool,
+    /// Who may read the configuration, and drain.
+    pub trust: Trust,
 }
 
 impl Admin {
@@ -104,21 +102,12 @@ impl Admin {
         response
     }
 
-    /// Whether whoever asks may see and change everything.
-    fn trusts(&self, request: &Request<Incoming>, peer: SocketAddr) -> bool {
-        // A browser on this machine is at loopback whoever wrote the page that it shows. Of a picture in it, say, it tells no
-        // origin, but where it is to be shown.
-        let page = [ORIGIN, REFERER, SEC_FETCH_SITE];
-        let from_a_page = page.iter().any(|name| request.headers().contains_key(name));
-        (self.allow_remote || peer.ip().to_canonical().is_loopback()) && !from_a_page
-    }
-
     /// `GET /drain?wait=1`, all that a preStop hook can say: drains, and answers when no request is left.
     fn drained(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Drained> {
         let wait = *request.method() == Method::GET
             && request.uri().path() == "/drain"
             && request.uri().query() == Some("wait=1")
-            && self.trusts(request, peer);
+            && self.trust.drain(request.headers(), peer);
         wait.then(|| {
             let outlived = self.pending.begin();
             self.leave.advance(Stage::Leaving);
@@ -131,7 +120,8 @@ impl Admin {
     }
 
     fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        let trusted = self.trusts(request, peer);
+        let trusted = self.trust.everything(request.headers(), peer);
+        let may_drain = self.trust.drain(request.headers(), peer);
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" if read => self.scrape(request.headers()),
@@ -157,13 +147,17 @@ impl Admin {
             "/config" if read && trusted => {
                 plain(StatusCode::OK, "application/toml", self.config.clone())
             }
-            "/drain" if request.method() == Method::POST && trusted => {
+            "/drain" if request.method() == Method::POST && may_drain => {
                 self.leave.advance(Stage::Leaving);
                 plain(StatusCode::ACCEPTED, TEXT, "draining\n")
             }
-            "/config" | "/drain" if !trusted => problem(
+            "/config" if !trusted => problem(
                 StatusCode::FORBIDDEN,
                 "for loopback only (admin.allow_remote)",
+            ),
+            "/drain" if !may_drain => problem(
+                StatusCode::FORBIDDEN,
+                "for loopback only (admin.remote_drain)",
             ),
             "/metrics" | "/healthz" | "/readyz" | "/version" | "/config" | "/drain" => {
                 problem(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")

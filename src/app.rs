@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Trust};
 use crate::beside;
 use crate::config::{self, Config, Loaded, UpstreamUrl};
 use crate::drain::{self, Drain, Pending, Stage, Trigger};
@@ -160,7 +160,10 @@ impl App {
             leave: trigger.clone(),
             config: shown,
             expire_after: config.observe.expire_after,
-            allow_remote: config.admin.allow_remote,
+            trust: Trust {
+                allow_remote: config.admin.allow_remote,
+                remote_drain: config.admin.remote_drain,
+            },
         }
         .start(admin_listener)?;
         let config = Arc::new(config);

@@ -198,8 +198,10 @@ pub struct Gateway {
 pub struct Admin {
     /// `listen`. 0.0.0.0:9101
     pub listen: SocketAddr,
-    /// `allow_remote`: answer `/config`, `/debug/*` and `POST /drain` to others than loopback. false
+    /// `allow_remote`: answer `/config`, `/debug/*` and `/drain` to others than loopback. false
     pub allow_remote: bool,
+    /// `remote_drain`: of these, `/drain` alone. false
+    pub remote_drain: bool,
 }
 
 /// `[observe]`

@@ -62,6 +62,7 @@ impl Default for Config {
             admin: Admin {
                 listen: SocketAddr::new(ANYWHERE, 9101),
                 allow_remote: false,
+                remote_drain: false,
             },
             observe: Observe {
                 enabled: true,

@@ -67,6 +67,7 @@ pub(super) static KEYS: &[Key] = &[
     key!(gateway.eject_max: Positive),
     key!(admin.listen: Address).flag("--admin"),
     key!(admin.allow_remote: Switch),
+    key!(admin.remote_drain: Switch),
     key!(observe.enabled: Switch),
     key!(observe.max_request_body: Bytes(KIB, 1024 * MIB)),
     key!(observe.max_response_body: Bytes(KIB, 1024 * MIB)),

@@ -54,6 +54,7 @@ eject_max = "5m"                              # from default
 [admin]
 listen = "0.0.0.0:9101"                       # from default
 allow_remote = false                          # from default
+remote_drain = false                          # from default
 
 [observe]
 enabled = true                                # from default

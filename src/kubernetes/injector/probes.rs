@@ -147,6 +147,13 @@ impl Moving<'_> {
         Ok(())
     }
 
+    /// Whether vLLM's container comes with a hook for its end, which stays.
+    pub(super) fn has_own_hook(&self) -> bool {
+        let own = self.container.get("lifecycle");
+        own.and_then(|hooks| hooks.get("preStop"))
+            .is_some_and(|own| !own.is_null())
+    }
+
     /// The kubelet stops the main containers before a native sidecar. The hook holds vLLM until its streams are through.
     fn drain(&self, edits: &mut Vec<Edit>, warnings: &mut Vec<Warning>) {
         let hook = json!({"httpGet": {"path": "/drain?wait=1", "port": self.admin}});
@@ -156,11 +163,11 @@ impl Moving<'_> {
             edits.push(member_edit(path, there, json!({"preStop": hook})));
             return;
         };
-        let own = hooks.get("preStop");
-        if own.is_some_and(|own| !own.is_null()) {
+        if self.has_own_hook() {
             warnings.push(Warning::OwnPreStop { admin: self.admin });
         } else {
-            edits.push(member_edit(path.key("preStop"), own, hook));
+            let path = path.key("preStop");
+            edits.push(member_edit(path, hooks.get("preStop"), hook));
         }
     }
 }

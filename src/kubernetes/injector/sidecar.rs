@@ -26,6 +26,8 @@ pub(super) struct Sidecar<'a> {
     pub(super) key: Option<&'a ApiKey>,
     /// vLLM's container declares the port that is the proxy's now.
     pub(super) declared: bool,
+    /// vLLM's container gets the hook that drains.
+    pub(super) drained_by_hook: bool,
 }
 
 impl Sidecar<'_> {
@@ -95,6 +97,10 @@ impl Sidecar<'_> {
             "ADMIN__LISTEN",
             format!("{anywhere}:{}", settings.admin_port),
         );
+        if self.drained_by_hook {
+            // The hook on vLLM's container is the kubelet's, which comes from the node.
+            set("ADMIN__REMOTE_DRAIN", "true".to_owned());
+        }
         set("SERVER__WORKERS", settings.workers.to_string());
         set(
             "SHUTDOWN__READY_DELAY",
