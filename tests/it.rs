@@ -60,6 +60,8 @@ mod handed_over;
 mod health;
 #[path = "it/held_back.rs"]
 mod held_back;
+#[path = "it/hook.rs"]
+mod hook;
 #[path = "it/http2.rs"]
 mod http2;
 #[path = "it/inject.rs"]
