@@ -44,7 +44,7 @@ def balanced(proxy, answers, sims, *, gone=()):
     prompt, output = tokens(heard)
     counted = sum(samples.sum("vllm_output_tokens_per_request_sum", source=source) for source in ("usage", "partial"))
     assert counted == output, ("output tokens", counted, output)
-    counted = samples.sum("vllm_input_tokens_per_request_sum", source="usage")
+    counted = sum(samples.sum("vllm_input_tokens_per_request_sum", source=source) for source in ("usage", "partial"))
     assert counted == prompt, ("input tokens", counted, prompt)
     if sims and not gone:
         shared_out(samples, good, bad, sims)

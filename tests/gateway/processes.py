@@ -104,6 +104,10 @@ class Process:
     def signal(self, number):
         self.popen.send_signal(number)
 
+    def ended(self, seconds=20):
+        """Waits for its end; its exit status."""
+        return self.popen.wait(timeout=seconds)
+
     def kill(self):
         if self.runs():
             self.popen.kill()
@@ -191,11 +195,7 @@ class Proxy(Process):
     def logged(self, message):
         """The lines with that message."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
-        return [line for line in lines if line.get("fields", line).get("message") == message]
-
-    def ended(self, seconds=20):
-        """Waits for its end; its exit status."""
-        return self.popen.wait(timeout=seconds)
+        return [line for line in lines if line.get("message") == message]
 
 
 def answers(url):

@@ -138,13 +138,14 @@ def test_one_hangs_and_goes_on(rig):
             there = (await look(proxy)).sum("tokenglass_upstream_in_flight", upstream=stuck.label)
             await asyncio.sleep(0.6)
             later = (await look(proxy)).sum("tokenglass_upstream_in_flight", upstream=stuck.label)
+            woken = time.monotonic()
             stuck.signal(signal.SIGCONT)
             await until(lambda: healthy(proxy, stuck.label), 3, "it is back")
             back = time.monotonic()
             await asyncio.sleep(0.7)
-        return load, stopped, noticed, there, later, back
+        return load, stopped, noticed, there, later, woken, back
 
-    load, stopped, noticed, there, later, back = asyncio.run(play())
+    load, stopped, noticed, there, later, woken, back = asyncio.run(play())
     print(f"noticed after {noticed - stopped:.1f} s, {there:.0f} of {CLIENTS} clients hung on it")
     # It sleeps and forgets nothing: whoever waited is served.
     assert not load.bad, load.bad[:3]
@@ -154,7 +155,7 @@ def test_one_hangs_and_goes_on(rig):
     # Of two the one with fewer: a heap at one stops others from coming.
     assert later <= there <= CLIENTS / 3, (there, later)
     assert load.by_sim(since=back).get(stuck.number, 0) > 0
-    others = load.by_sim(since=noticed, until=back)
+    others = load.by_sim(since=noticed, until=woken)
     assert sum(others.values()) > 100 and others.get(stuck.number, 0) == 0, others
 
 
@@ -166,24 +167,26 @@ def test_one_hangs_and_is_killed(rig):
 
     async def play():
         stuck.signal(signal.SIGSTOP)
-        read = [asyncio.create_task(once(proxy.data, request("/version", method="GET"))) for _ in range(60)]
-        prompts = [asyncio.create_task(once(proxy.data, chat(stream=False))) for _ in range(30)]
+        read, prompts = [], []
+        for _ in range(40):
+            read.append(asyncio.create_task(once(proxy.data, request("/version", method="GET"))))
+            prompts.append(asyncio.create_task(once(proxy.data, chat(stream=False, tokens=30))))
         await asyncio.sleep(1)
         hung = sum(not task.done() for task in read), sum(not task.done() for task in prompts)
         stuck.kill()
         return await asyncio.gather(*read), await asyncio.gather(*prompts), hung
 
     read, prompts, hung = asyncio.run(play())
-    print(f"hung: {hung[0]} GET of 60, {hung[1]} prompts of 30")
+    print(f"hung: {hung[0]} GET of 40, {hung[1]} prompts of 40")
     assert hung[0] > 0 and hung[1] > 0, hung
-    assert [answer.status for answer in read] == [200] * 60, collections.Counter(answer.status for answer in read)
+    assert [answer.status for answer in read] == [200] * 40, collections.Counter(answer.status for answer in read)
     bad = [answer for answer in prompts if not answer.good]
     assert len(bad) == hung[1] and all(answer.status == 502 for answer in bad), bad
     samples = settled(proxy, prompts)
     assert samples.sum("tokenglass_upstream_retries_total", upstream=stuck.label) == hung[0]
     broken = samples.sum("tokenglass_upstream_errors_total", upstream=stuck.label, reason="upstream_reset")
     assert broken == sum(hung) == samples.sum("tokenglass_upstream_errors_total")
-    assert samples.sum("vllm_request_success_total") == 30 - hung[1]
+    assert samples.sum("vllm_request_success_total") == 40 - hung[1]
     assert samples.sum("vllm_request_error_total", error_type="upstream_reset") == hung[1]
 
 
@@ -330,23 +333,23 @@ def test_a_name_changes(rig):
             replaced = time.monotonic()
             # Whoever has lost its name gets nothing new, and may end once it is idle.
             await until(lambda: sims[0].metrics().sum("vllm:num_requests_running") == 0, 5, "its streams end")
+            await asyncio.sleep(0.2)
             generated([sims[0]], load.answers)
             sims[0].kill()
             names.transport.close()
-            await asyncio.sleep(1)
-            failures = (await look(proxy)).sum("tokenglass_discovery_failures_total")
-        return load, proxy, six, replaced, failures
+            await until(lambda: proxy.metrics().sum("tokenglass_discovery_failures_total"), 8, "nobody answers")
+            await asyncio.sleep(0.3)
+        return load, proxy, six, replaced
 
-    load, proxy, six, replaced, failures = asyncio.run(play())
+    load, proxy, six, replaced = asyncio.run(play())
     assert not load.bad, load.bad[:3]
     balanced(proxy, load.answers, [*sims, spare], gone=[sims[0]])
     generated([*sims[1:], spare], load.answers)
     assert set(load.by_sim(until=six - 1)) <= {1, 2, 3}
     assert set(load.by_sim(since=six, until=replaced)) >= {1, 2, 3, 4, 5, 6}
     after = load.by_sim(since=replaced)
-    print(f"{len(load.answers)} requests; afterwards {after}; the name server was missed {failures:.0f} times")
+    print(f"{len(load.answers)} requests; afterwards {after}")
     assert set(after) == {2, 3, 4, 5, 6, 7}, after
-    assert failures > 0, "and what it last said stays"
 
 
 @named

@@ -72,7 +72,7 @@ class NameServer(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         self.transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(address, 53))
         self.file = folder / "resolv.conf"
-        self.file.write_text(f"nameserver {address}\noptions timeout:1 attempts:2\n")
+        self.file.write_text(f"nameserver {address}\noptions timeout:1 attempts:1\n")
         return self
 
     def connection_made(self, transport):
