@@ -12,7 +12,7 @@ from service import Pod, Service
 
 CLIENTS = 16
 ROUNDS = 3
-SHUTDOWN = {"ready_delay": "500ms", "drain_timeout": "3s"}
+SHUTDOWN = {"ready_delay": "400ms", "drain_timeout": "3s"}
 
 
 def what(number):
@@ -60,7 +60,7 @@ def test_a_gateway_of_two(rig):
     generated(sims, load.answers)
     succeeded = sum(sim.metrics().sum("vllm:request_success_total") for sim in sims)
     assert succeeded == len(load.answers)
-    assert len(started) == 2 + 2 * ROUNDS and all(0.5 <= each < 3.5 for each in lasted), lasted
+    assert len(started) == 2 + 2 * ROUNDS and all(0.4 <= each < 3.5 for each in lasted), lasted
     for proxy in started[:-2]:
         assert [line["cut"] for line in proxy.logged("stopped")] == [0]
     for proxy in started[-2:]:
@@ -80,7 +80,7 @@ def test_two_pods_with_sidecars(rig, native):
 
     first = [pod(), pod()]
     eventually(lambda: all(each.ready() for each in first), 10, "both pods are ready")
-    rounds = ROUNDS if native else 1
+    rounds = 2 if native else 1
 
     async def play():
         ended = []
