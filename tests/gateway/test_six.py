@@ -166,6 +166,7 @@ def test_one_hangs_and_is_killed(rig):
     stuck = sims[0]
 
     async def play():
+        await until(lambda: proxy.metrics().sum("vllm_available_models") == 6, 5, "all have been asked for their models")
         stuck.signal(signal.SIGSTOP)
         slow = chat(stream=False, tokens=30, sim={"itl_ms": 80})
         prompts = [asyncio.create_task(once(proxy.data, slow)) for _ in range(40)]
