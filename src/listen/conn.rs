@@ -20,8 +20,10 @@ use crate::proxy::Proxy;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a draining connection without a request is given.
+/// What a draining connection without a request is given: its client may have sent one just now.
 const LINGER: Duration = Duration::from_secs(1);
+/// Looks at it in that time.
+const LOOKS: u32 = 4;
 
 /// hyper's servers with our limits. One per worker.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl Http {
             biased;
             http2 = io.is_http2() => http2,
             // Nothing has been asked yet.
-            () = drain.started() => return,
+            () = silent(&mut drain) => return,
         };
         let ended = match http2 {
             Ok(true) => Box::pin(self.serve_http2(io, proxy, drain)).await,
@@ -164,10 +166,19 @@ impl Http {
                 biased;
                 turn = poll_fn(|cx| turn(&mut connection, handoff.as_deref(), &state, cx)) => turn,
                 () = drain.started() => {
-                    // `connection: close` comes with the next answer; what is running goes on.
-                    Pin::new(&mut *connection).graceful_shutdown();
+                    let mut told = false;
+                    let last = poll_fn(|cx| {
+                        let turn = turn(&mut connection, handoff.as_deref(), &state, cx);
+                        // `connection: close` comes with the next answer. Where the head of one is out already, or none is
+                        // asked for, the client knows nothing, and is not left before it has asked again or had the time to.
+                        if turn.is_pending() && !told && state.is_asked() {
+                            told = true;
+                            Pin::new(&mut *connection).graceful_shutdown();
+                        }
+                        turn
+                    });
                     tokio::select! {
-                        turn = poll_fn(|cx| turn(&mut connection, handoff.as_deref(), &state, cx)) => turn,
+                        turn = last => turn,
                         () = unused(&state) => return Ok(()),
                     }
                 }
@@ -217,10 +228,15 @@ where
 /// Resolves when a draining connection has served no request for a while: half a head, or a client that does not say
 /// good-bye, is not worth waiting for.
 async fn unused(state: &Shared) {
-    loop {
-        tokio::time::sleep(LINGER).await;
-        if state.is_idle() {
-            return;
-        }
+    let mut looks = 0;
+    while looks < LOOKS {
+        tokio::time::sleep(LINGER / LOOKS).await;
+        looks = if state.is_idle() { looks + 1 } else { 0 };
     }
+}
+
+/// The same of one that has said nothing at all.
+async fn silent(drain: &mut Drain) {
+    drain.started().await;
+    tokio::time::sleep(LINGER).await;
 }

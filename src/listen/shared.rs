@@ -24,6 +24,8 @@ pub struct Shared {
     owed: AtomicBool,
     /// hyper's buffer was empty when it last flushed, and nothing has been written since.
     drained: AtomicBool,
+    /// hyper has written something since the last request began.
+    spoken: AtomicBool,
     slow: Mutex<Slow>,
 }
 
@@ -100,6 +102,7 @@ impl Shared {
             has_side: AtomicBool::new(false),
             owed: AtomicBool::new(false),
             drained: AtomicBool::new(true),
+            spoken: AtomicBool::new(false),
             slow: Mutex::default(),
         }
     }
@@ -110,6 +113,7 @@ impl Shared {
         self.http2
             .store(version == Version::HTTP_2, Ordering::Relaxed);
         self.owed.store(true, Ordering::Relaxed);
+        self.spoken.store(false, Ordering::Relaxed);
         Serving {
             content_length: self.content_length.swap(false, Ordering::Relaxed),
             shared: Arc::clone(self),
@@ -134,6 +138,11 @@ impl Shared {
     /// Whether no request is being served.
     pub fn is_idle(&self) -> bool {
         self.running.load(Ordering::Relaxed) == 0
+    }
+
+    /// HTTP/1.1: whether a request is being served whose answer's head is not out yet.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.is_idle() && !self.spoken.load(Ordering::Relaxed)
     }
 
     /// Whether the connection speaks HTTP/2.
@@ -186,6 +195,7 @@ impl Shared {
 
     /// hyper hands bytes on.
     pub(super) fn writing(&self) {
+        self.spoken.store(true, Ordering::Relaxed);
         self.drained.store(false, Ordering::Relaxed);
     }
 

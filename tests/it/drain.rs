@@ -141,7 +141,7 @@ fn a_drain_turns_away_what_is_new_and_finishes_what_runs() {
     );
     for kept in [&mut idle, &mut silent] {
         assert_eq!(
-            read_to_end(kept, Duration::from_secs(1)).0,
+            read_to_end(kept, Duration::from_secs(3)).0,
             b"",
             "closed without a word"
         );
@@ -153,6 +153,63 @@ fn a_drain_turns_away_what_is_new_and_finishes_what_runs() {
     assert!(whole.complete && whole.body.ends_with(b"data: [DONE]\n\n"));
     let (finished, took) = proxy.ended(began);
     assert!(finished && took < Duration::from_secs(4), "{took:?}");
+}
+
+/// Whoever keeps a connection and has not been told `connection: close` may ask on it just when the drain begins.
+#[test]
+fn a_client_that_has_not_been_told_may_ask_once_more() {
+    let (_runtime, sim) = simulator();
+    // A stream that is taken from hyper, one that is not, an answer that has ended, and nothing at all.
+    for (name, how) in [
+        ("a stream", Some(SECOND)),
+        (
+            "a stream of hyper's",
+            Some("te: trailers\r\nx-sim: {\"ttft_ms\":10,\"itl_ms\":150}\r\n"),
+        ),
+        ("an idle connection", Some("")),
+        ("a new connection", None),
+    ] {
+        let proxy = running(sim.addr(), 0, 8000);
+        let mut client = match how {
+            None => TcpStream::connect(proxy.data).unwrap(),
+            Some("") => {
+                let mut client = TcpStream::connect(proxy.data).unwrap();
+                client
+                    .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+                    .unwrap();
+                assert_eq!(read_message(&mut client).status, 200);
+                client
+            }
+            Some(how) => stream(proxy.data, how).0,
+        };
+        let began = Instant::now();
+        proxy.end.send(()).unwrap();
+        eventually("new connections are refused", || {
+            TcpStream::connect(proxy.data).is_err()
+        });
+        if how.is_some_and(|how| !how.is_empty()) {
+            let mut all = Vec::new();
+            while !all.ends_with(b"0\r\n\r\n") {
+                let mut piece = [0; 4096];
+                let read = client.read(&mut piece).unwrap();
+                assert!(read > 0, "{name}: {}", all.escape_ascii());
+                all.extend_from_slice(&piece[..read]);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        client
+            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        let (bytes, _) = read_to_end(&mut client, LIMIT);
+        let answer = Message::parse(&bytes).unwrap_or_else(|| panic!("{name}: no answer"));
+        assert_eq!(answer.status, 200, "{name}");
+        assert_eq!(answer.get("connection").unwrap(), "close", "{name}");
+        let (finished, took) = proxy.ended(began);
+        assert!(
+            finished && took < Duration::from_secs(4),
+            "{name}: {took:?}"
+        );
+    }
 }
 
 #[test]
