@@ -11,9 +11,14 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from source import gpu, inference, requests  # noqa: E402
+from source import gateway, gpu, inference, requests  # noqa: E402
 
-DASHBOARDS = {"gpu-overview": gpu, "inference-performance": inference, "request-analysis": requests}
+DASHBOARDS = {
+    "gpu-overview": gpu,
+    "inference-performance": inference,
+    "request-analysis": requests,
+    "gateway": gateway,
+}
 
 
 def rendered():

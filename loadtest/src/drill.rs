@@ -54,7 +54,13 @@ pub struct Plan {
 
 /// How long everything is in order before the first fault: longer than a `for` of 5 min is at the usual scale.
 const REST: Duration = Duration::from_secs(15);
-const STAGES: [Stage; 4] = [Stage::Gpu, Stage::Inference, Stage::Business, Stage::Meta];
+const STAGES: [Stage; 5] = [
+    Stage::Gpu,
+    Stage::Inference,
+    Stage::Business,
+    Stage::Gateway,
+    Stage::Meta,
+];
 
 // === impl Plan ===
 

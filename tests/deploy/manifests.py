@@ -361,7 +361,8 @@ def of_monitor(things, thing, want, found):
     for scrape in scrapes:
         found += [f"{by}: no port {scrape['port']} there" for each in offered if scrape["port"] not in each]
         jobs = [each["replacement"] for each in scrape["relabelings"] if each["targetLabel"] == "job"]
-        if jobs != [THRESHOLDS["scope"]["job"]]:
+        webhook = thing["metadata"]["labels"].get("app.kubernetes.io/component") == "injector"
+        if jobs != [THRESHOLDS["scope"]["injector_job" if webhook else "job"]]:
             found.append(f"{by}: the rules look for another job than {jobs}")
         if scrape["path"] != "/metrics" or scrape.get("honorLabels"):
             found.append(f"{by}: {scrape}")

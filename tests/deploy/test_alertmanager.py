@@ -61,12 +61,15 @@ def test_routes(version, labels, receivers):
 GPU = {"layer": "gpu", "instance": "a", "gpu": "0", "UUID": "GPU-0"}
 HOT = GPU | {"alertname": "GpuTemperatureHigh"}
 QUEUE = {"alertname": "VllmQueueLong", "layer": "inference", "severity": "warning", "instance": "a", "model": "llama"}
+GATEWAY = {"layer": "gateway", "instance": "a"}
+EJECTED = GATEWAY | {"alertname": "GatewayUpstreamEjected", "severity": "warning", "upstream": "a:8000"}
 BURN = {"alertname": "RequestsTtftBudgetBurn", "layer": "business", "model": "llama", "slo": "ttft"}
 SOURCES = [
     HOT | {"severity": "critical"},
     BURN | {"severity": "critical", "window": "1h"},
     {"alertname": "VllmServiceDown", "layer": "inference", "severity": "critical", "instance": "a"},
     GPU | {"alertname": "GpuLost", "severity": "critical", "UUID": "GPU-7"},
+    GATEWAY | {"alertname": "GatewayNoUpstreamHealthy", "severity": "critical"},
 ]
 # Alert, and whether one of the above silences it.
 TARGETS = [
@@ -81,6 +84,8 @@ TARGETS = [
     (BURN | {"severity": "warning", "window": "3d", "model": "qwen"}, False),
     (QUEUE, True),
     (QUEUE | {"instance": "b"}, False),
+    (EJECTED, True),
+    (EJECTED | {"instance": "b"}, False),
     ({"alertname": "RequestsSuccessRateLow", "layer": "business", "severity": "warning", "model": "llama"}, False),
 ]
 

@@ -22,7 +22,7 @@ GRAFANA, REPOSITORY = dashboards.GRAFANA, dashboards.REPOSITORY
 CATALOGUE = (REPOSITORY / "docs" / "metrics-catalog.md").read_text()
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
 ALL = [pytest.param(path, id=path.stem) for path in dashboards.FILES]
-UIDS = {"tokenglass-gpu", "tokenglass-inference", "tokenglass-requests"}
+UIDS = {"tokenglass-gpu", "tokenglass-inference", "tokenglass-requests", "tokenglass-gateway"}
 CORE = {"timeseries", "stat", "gauge", "bargauge", "table", "heatmap", "state-timeline", "row", "text"}
 # What only an engine knows, or only a GPU: by panel, the legends that are empty without.
 ENGINE_ONLY = {
@@ -217,7 +217,7 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def fleet(installed):
-    with live.World(tempo=0.15, rates=(1.5, 0.9, 0.5)) as world:
+    with live.World(tempo=0.15, rates=(1.5, 0.9, 0.5, 0.7)) as world:
         fleet = Fleet(world)
         time.sleep(max(0, SECONDS - 35))
         yield fleet
@@ -232,6 +232,11 @@ def wanted(**choices):
             yield path.stem, title, target, dashboards.expand(target["expr"], values)
 
 
+def engines(items):
+    """Without the one dashboard about what is before them."""
+    return [item for item in items if item[0] != "gateway"]
+
+
 @pytest.mark.parametrize("version", ["new", "old"])
 def test_every_query_has_an_answer(fleet, version):
     """From Prometheus 3 with the labels `cluster` and `namespace`, and from 2.42 without."""
@@ -241,13 +246,13 @@ def test_every_query_has_an_answer(fleet, version):
 @pytest.mark.parametrize("instance", ["llama-0", "qwen-0"])
 def test_every_query_has_an_answer_whatever_the_names(fleet, instance):
     """vLLM's names of today and DCGM's of before 4.7; vLLM's of 0.8 and DCGM's of 4.7."""
-    assert fleet.unanswered(fleet.new, list(wanted(instance=f"{instance}:9101"))) == []
+    assert fleet.unanswered(fleet.new, engines(wanted(instance=f"{instance}:9101"))) == []
 
 
 def test_what_the_wire_knows_is_there_without_metrics_of_vllm(fleet):
     items = [
         item
-        for item in wanted(instance="mistral-0:9101")
+        for item in engines(wanted(instance="mistral-0:9101"))
         if item[0] != "gpu-overview"
         and item[2]["legendFormat"] not in ENGINE_ONLY.get(item[1], ())
         # One request in ten fails, of one in two seconds: not each of these happens in a minute.
@@ -259,7 +264,7 @@ def test_what_the_wire_knows_is_there_without_metrics_of_vllm(fleet):
 
 def test_several_values_can_be_chosen(fleet):
     # As Grafana writes them: escaped for a regular expression within a string.
-    items = list(
+    items = engines(
         wanted(
             model=r"(llama-3\\.3-70b|qwen3-32b)",
             instance="(llama-0:9101|qwen-0:9101)",
@@ -268,6 +273,14 @@ def test_several_values_can_be_chosen(fleet):
         )
     )
     assert fleet.unanswered(fleet.new, items) == []
+
+
+def test_one_upstream_can_be_chosen(fleet):
+    names = fleet.new.get("label/upstream/values", **{"match[]": "tokenglass_upstream_healthy"})
+    assert len(names) == 2
+    for name in names:
+        items = [item for item in wanted(upstream=name) if item[0] == "gateway"]
+        assert len(items) > 20 and fleet.unanswered(fleet.new, items) == []
 
 
 def test_one_tenant_can_be_chosen(fleet):
@@ -295,7 +308,7 @@ def test_every_variable_has_values(fleet, path, version):
         assert found["cluster"] == ["eu-west"] and found["namespace"] == ["inference"]
     assert {name for name, values in found.items() if not values} <= (PLACE if version == "old" else set())
     assert {"search", "batch"} <= set(found["tenant"]) and {"llama-3.3-70b", "qwen3-32b"} <= set(found["model"])
-    assert found["instance"] == ["llama-0:9101", "mistral-0:9101", "qwen-0:9101"]
+    assert found["instance"] == ["gateway-0:9101", "llama-0:9101", "mistral-0:9101", "qwen-0:9101"]
 
 
 def test_a_query_without_an_answer_is_noticed(fleet):
@@ -331,7 +344,7 @@ def test_a_browser_draws_every_panel(fleet, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = json.loads(done.stdout)
-    assert len(outcomes) == 3
+    assert len(outcomes) == len(UIDS)
     for name, outcome in outcomes.items():
         assert outcome["panels"] == len(dashboards.panels(dashboards.load(GRAFANA / "dashboards" / f"{name}.json")))
         assert outcome["empty"] == outcome["errors"] == [] and outcome["silent"] == [], (name, outcome)

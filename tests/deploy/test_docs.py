@@ -12,7 +12,7 @@ from test_rules import in_catalogue, metric_names
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation", "Verification", "False positives"]
 PAGES = sorted(path for path in RUNBOOKS.glob("*.md") if path.name != "README.md")
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("loadtest/**/*.md"), *ROOT.glob("deploy/**/*.md")])
-LAYERS = {"gpu": "GPU", "inference": "Inference", "business": "Business", "meta": "Meta"}
+LAYERS = {"gpu": "GPU", "inference": "Inference", "business": "Business", "gateway": "Gateway", "meta": "Meta"}
 
 
 def read(path):

@@ -308,6 +308,16 @@ def test_so_is_the_injector():
     assert {key: value for key, value in ours.items() if key != "imagePullPolicy"} == theirs
 
 
+def test_the_injectors_monitor_is_that_of_the_component():
+    made = objects({"injector": {"enabled": True}, "serviceMonitor": {"enabled": True}, "gateway": {"enabled": False}})
+    (ours,) = of(made, "ServiceMonitor")
+    (theirs,) = load((DEPLOY / "kubernetes/components/injector/monitoring/servicemonitor.yaml").read_text())
+    assert ours["metadata"]["name"] == "rel-tokenglass-injector"
+    assert ours["spec"]["endpoints"] == theirs["spec"]["endpoints"]
+    off = objects({"injector": {"enabled": False}, "serviceMonitor": {"enabled": True}})
+    assert [each["metadata"]["name"] for each in of(off, "ServiceMonitor")] == ["rel-tokenglass"]
+
+
 # === Rules, dashboards, scaling
 
 

@@ -16,7 +16,7 @@ from manifests import KUBERNETES, containers, load, name, namespace, of, pods
 CACHE = pathlib.Path(os.environ.get("TGTEST_CACHE") or pathlib.Path.home() / ".cache/tokenglass")
 KUSTOMIZE = CACHE / "kustomize/bin/kustomize"
 OVERLAYS = ["gateway", "sidecar", "dev", "injector"]
-BUILDS = ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS), "full/gateway", "full/sidecar"]
+BUILDS = ["base", *(f"overlays/{overlay}" for overlay in OVERLAYS), "full/gateway", "full/sidecar", "full/injector"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def full(tmp_path_factory):
         made = re.sub(r"(?m)^#(?=  |[a-z]+:$)", "", text)
         changed += made != text
         path.write_text(made, encoding="utf-8")
-    assert changed == 3
+    assert changed == 4
     return folder
 
 
@@ -294,6 +294,15 @@ def offers(command):
     if "unrecognized subcommand" in shown.stderr:
         pytest.skip(f"the program has no {command} yet")
     return shown.stdout
+
+
+def test_the_webhook_is_scraped_as_a_job_of_its_own(built):
+    """TokenglassDown is about the request path, which the webhook is not in."""
+    (monitor,) = of(built("full/injector"), "ServiceMonitor")
+    assert of(built("overlays/injector"), "ServiceMonitor") == []
+    (scrape,) = monitor["spec"]["endpoints"]
+    jobs = [each["replacement"] for each in scrape["relabelings"] if each["targetLabel"] == "job"]
+    assert jobs == [THRESHOLDS["scope"]["injector_job"]]
 
 
 def test_the_program_takes_the_webhooks_arguments(built):

@@ -10,11 +10,12 @@ from deployed import DEPLOY, ROOT, RULES, THRESHOLDS, VERSIONS, alerts, cases, g
 CATALOGUE = (ROOT / "docs/metrics-catalog.md").read_text(encoding="utf-8")
 # Of kube-state-metrics and Prometheus itself.
 FOREIGN = {"kube_pod_container_status_restarts_total", "kube_pod_container_status_last_terminated_reason", "up"}
-LAYERS = {"gpu": "Gpu", "inference": "Vllm", "business": "Requests", "meta": "Tokenglass"}
+LAYERS = {"gpu": "Gpu", "inference": "Vllm", "business": "Requests", "gateway": "Gateway", "meta": "Tokenglass"}
 DASHBOARDS = {
     "gpu": "tokenglass-gpu",
     "inference": "tokenglass-inference",
     "business": "tokenglass-requests",
+    "gateway": "tokenglass-gateway",
     "meta": "tokenglass-requests",
 }
 
@@ -51,7 +52,7 @@ def test_the_yaml_says_what_the_generator_means(monkeypatch):
 
     odd = {"a": "no", "b": ["5m", "x: y", '"', "°C", "{{ $v }}", "two\nlines [5m]", "#"], "c": {"d": 1, "e": True, "f": "1"}}
     assert yaml.safe_load(emit.document(odd, "note")) == odd
-    for name in ("recording", "gpu", "inference", "business", "meta"):
+    for name in ("recording", "gpu", "inference", "business", "gateway", "meta"):
         module = __import__(name)
         assert yaml.safe_load((RULES / f"{name}.yaml").read_text()) == {"groups": module.groups()}
 

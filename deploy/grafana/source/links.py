@@ -6,7 +6,8 @@ CATALOGUE = "https://github.com/tokenglass/tokenglass/blob/main/docs/metrics-cat
 TAG = "tokenglass"
 
 GPU, INFERENCE, REQUESTS = "tokenglass-gpu", "tokenglass-inference", "tokenglass-requests"
-_TITLES = {GPU: "GPU overview", INFERENCE: "Inference performance", REQUESTS: "Request analysis"}
+GATEWAY = "tokenglass-gateway"
+_TITLES = {GPU: "GPU overview", INFERENCE: "Inference performance", REQUESTS: "Request analysis", GATEWAY: "Gateway"}
 
 
 def runbook(alert):

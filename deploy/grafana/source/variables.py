@@ -11,6 +11,8 @@ TARGET = 'cluster=~"$cluster",namespace=~"$namespace",instance=~"$instance"'
 # What tokenglass measures on the wire has `model`, what vLLM says of itself `model_name`.
 WIRE = f'{TARGET},model=~"$model",{TENANT}=~"$tenant"'
 ENGINE = f'{TARGET},model_name=~"$model"'
+# What the gateway measures of each of its upstreams.
+UPSTREAM = f'{TARGET},upstream=~"$upstream"'
 # An engine, whatever the labels of its series: for `or on (...)`.
 SAME_TARGET = "cluster, namespace, instance"
 
@@ -61,6 +63,12 @@ def sources():
     """By where a token count comes from."""
     wire = f"vllm_output_tokens_per_request_count{{{TARGET}}}"
     return _labels("source", "Token source", wire, "source", "Where the token counts of the heat maps come from.")
+
+
+def upstreams():
+    """Of a gateway."""
+    healthy = f"tokenglass_upstream_healthy{{{TARGET}}}"
+    return _labels("upstream", "Upstream", healthy, "upstream", "One vLLM behind the gateway, host:port.")
 
 
 def common():

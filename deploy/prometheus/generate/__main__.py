@@ -9,6 +9,7 @@ import sys
 
 import business
 import example
+import gateway
 import gpu
 import inference
 import meta
@@ -17,7 +18,14 @@ from emit import document
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 COMMENT = "Generated from deploy/thresholds.toml by deploy/prometheus/generate; do not edit."
-FILES = {"recording": recording, "gpu": gpu, "inference": inference, "business": business, "meta": meta}
+FILES = {
+    "recording": recording,
+    "gpu": gpu,
+    "inference": inference,
+    "business": business,
+    "gateway": gateway,
+    "meta": meta,
+}
 
 
 def outputs():

@@ -7,6 +7,7 @@ DASHBOARDS = {
     "gpu": "tokenglass-gpu",
     "inference": "tokenglass-inference",
     "business": "tokenglass-requests",
+    "gateway": "tokenglass-gateway",
     "meta": "tokenglass-requests",
 }
 

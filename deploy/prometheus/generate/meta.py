@@ -88,5 +88,22 @@ def measuring():
     )
 
 
+def injector():
+    # By job: a reader of the alert sees whose `up` it is.
+    yield alert(
+        "TokenglassInjectorDown", LAYER, "warning",
+        f'max by ({KEEP}, job) (up{{job="{SCOPE["injector_job"]}"}}) == 0',
+        "The admission webhook does not answer",
+        "No pod of {{ $labels.job }} can be scraped: new pods of vLLM start without the sidecar.",
+    )
+    failed = 'tokenglass_webhook_certificate_reloads_total{result="failure"}'
+    yield alert(
+        "TokenglassInjectorCertificateFailed", LAYER, "warning",
+        f"sum by ({PLACE}) (increase({failed}[1h])) > {above('TokenglassInjectorCertificateFailed')}",
+        "The admission webhook cannot use its new certificate",
+        "{{ $labels.instance }} keeps its old certificate, which will expire: pods then start without the sidecar.",
+    )
+
+
 def groups():
-    return [{"name": "tokenglass-meta-alerts", "rules": [*alive(), *pollers(), *measuring()]}]
+    return [{"name": "tokenglass-meta-alerts", "rules": [*alive(), *pollers(), *measuring(), *injector()]}]

@@ -86,6 +86,9 @@ impl Acting {
             Act::Panics if tick.is_multiple_of(4) => {
                 played.panics.fetch_add(1, Ordering::Relaxed);
             }
+            Act::BadCertificate if tick.is_multiple_of(4) => {
+                played.bad_certificates.fetch_add(1, Ordering::Relaxed);
+            }
             Act::KillUpstream if tick == QUEUE_TICKS => {
                 rig.stop_upstream().await;
                 self.began = Instant::now();
@@ -102,7 +105,8 @@ impl Acting {
             Act::KillProxy => rig.kill_proxy(),
             Act::Connections => self.connect(rig).await?,
             Act::BadConfig => rig.configure("[server]\nlisten = 7\n")?,
-            Act::Xid(_) | Act::Restarts | Act::Panics => {}
+            Act::NoInjector => played.injector_silent.store(true, Ordering::Relaxed),
+            Act::Xid(_) | Act::Restarts | Act::Panics | Act::BadCertificate => {}
         }
         while self.requests.try_join_next().is_some() {}
         Ok(())
@@ -112,6 +116,7 @@ impl Acting {
     pub(crate) async fn end(&mut self, world: &mut World) -> anyhow::Result<()> {
         self.requests.shutdown().await;
         self.held.clear();
+        let played = world.sink.played();
         let rig = world.rigs.get_mut(&self.rig).context("no such rig")?;
         match self.act {
             Act::Gpu(gpu, _) => rig.set_gpus(|state| state["gpus"][gpu] = rig::gpu(gpu))?,
@@ -125,6 +130,7 @@ impl Acting {
             Act::KillUpstream => rig.start_upstream()?,
             Act::KillProxy => rig.start_proxy()?,
             Act::BadConfig => rig.configure("")?,
+            Act::NoInjector => played.injector_silent.store(false, Ordering::Relaxed),
             Act::Value(..)
             | Act::Ramp(..)
             | Act::Xid(_)
@@ -132,7 +138,8 @@ impl Acting {
             | Act::Bypass(_)
             | Act::Connections
             | Act::Restarts
-            | Act::Panics => {}
+            | Act::Panics
+            | Act::BadCertificate => {}
         }
         Ok(())
     }

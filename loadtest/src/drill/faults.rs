@@ -1,6 +1,7 @@
 //! What has to go wrong for each alert.
 
 mod business;
+mod gateway;
 mod gpu;
 mod inference;
 mod meta;
@@ -29,6 +30,7 @@ pub(crate) enum Stage {
     Gpu,
     Inference,
     Business,
+    Gateway,
     Meta,
 }
 
@@ -84,6 +86,9 @@ pub(crate) enum Act {
     /// Series that the drill serves itself.
     Restarts,
     Panics,
+    BadCertificate,
+    /// The webhook that the drill plays says nothing any more.
+    NoInjector,
 }
 
 /// Traffic of one model.
@@ -217,6 +222,7 @@ pub(crate) fn all() -> Vec<Fault> {
     let mut all = gpu::all();
     all.extend(inference::all());
     all.extend(business::all());
+    all.extend(gateway::all());
     all.extend(meta::all());
     all
 }

@@ -39,6 +39,12 @@ pub(crate) enum Which {
     Crowded,
     /// tokenglass goes away.
     Gone,
+    /// A gateway whose upstreams go away.
+    Alone,
+    /// A gateway that leaves its upstreams alone for moments.
+    Ejecting,
+    /// A gateway with few places and a short queue.
+    Full,
 }
 
 #[derive(Debug)]
@@ -81,7 +87,15 @@ impl Which {
             Self::Descriptors => "descriptors",
             Self::Crowded => "crowded",
             Self::Gone => "gone",
+            Self::Alone => "alone",
+            Self::Ejecting => "ejecting",
+            Self::Full => "full",
         }
+    }
+
+    /// Whether it is a gateway: one upstream under two names is two.
+    const fn is_gateway(self) -> bool {
+        matches!(self, Self::Alone | Self::Ejecting | Self::Full)
     }
 
     const fn gpus(self) -> usize {
@@ -99,6 +113,12 @@ impl Which {
             Self::Down => "[engine]\ninterval = \"6s\"\ntimeout = \"900ms\"\n",
             Self::Meta => {
                 "[observe]\nmax_models = 1\nmax_event = \"1KiB\"\n[engine]\ninterval = \"1s\"\ntimeout = \"900ms\"\n"
+            }
+            Self::Ejecting => {
+                "[gateway]\neject_after = 1\neject_for = \"100ms\"\neject_max = \"100ms\"\n[engine]\ninterval = \"1s\"\ntimeout = \"900ms\"\n"
+            }
+            Self::Full => {
+                "[gateway]\nmax_in_flight = 1\nqueue = 2\nqueue_timeout = \"60s\"\n[engine]\ninterval = \"1s\"\ntimeout = \"900ms\"\n"
             }
             _ => {
                 "[observe]\nstall_after = \"2s\"\n[engine]\ninterval = \"1s\"\ntimeout = \"900ms\"\n"
@@ -222,12 +242,17 @@ impl Rig {
         };
         // There a connection for each request.
         let pool = if self.which == Which::Crowded { 0 } else { 512 };
+        let port = self.upstream.port();
+        let urls = if self.which.is_gateway() {
+            format!("[\"http://127.0.0.1:{port}\", \"http://localhost:{port}\"]")
+        } else {
+            format!("\"http://{}\"", self.upstream)
+        };
         let text = format!(
-            "[server]\nlisten = \"{}\"\nworkers = 1\n[upstream]\nurl = \"http://{}\"\npool_max_idle = {pool}\n[admin]\nlisten = \"{}\"\n\
+            "[server]\nlisten = \"{}\"\nworkers = 1\n[upstream]\nurl = {urls}\npool_max_idle = {pool}\n[admin]\nlisten = \"{}\"\n\
              [health]\ninterval = \"1s\"\ntimeout = \"2s\"\nstalled_after = \"2s\"\n[gpu]\n{gpu}\n\
              [shutdown]\ndrain_timeout = \"1s\"\n[log]\nlevel = \"info\"\n{}{more}",
             self.data,
-            self.upstream,
             self.admin,
             self.which.more()
         );

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::act::World;
 use super::process::{Process, free_ports};
 use super::scale::{Scale, rewrite};
-use super::sink::EXPOSITION;
+use super::sink::{EXPOSITION, INJECTOR};
 use super::{Plan, http, rules};
 
 pub(crate) struct Servers {
@@ -110,13 +110,14 @@ fn scraping(world: &World, alertmanager: SocketAddr) -> String {
         .values()
         .map(|rig| format!("\"{}\"", rig.admin))
         .collect();
+    let sink = world.sink.addr();
     format!(
         "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n  external_labels:\n    cluster: drill\n\
          rule_files: [\"rules/*.yaml\"]\n\
          alerting:\n  alertmanagers:\n    - static_configs:\n        - targets: [\"{alertmanager}\"]\n\
          scrape_configs:\n  - job_name: tokenglass\n    static_configs:\n      - targets: [{}]\n  \
-         - job_name: drill\n    honor_labels: true\n    metrics_path: {EXPOSITION}\n    static_configs:\n      - targets: [\"{}\"]\n",
+         - job_name: drill\n    honor_labels: true\n    metrics_path: {EXPOSITION}\n    static_configs:\n      - targets: [\"{sink}\"]\n  \
+         - job_name: tokenglass-injector\n    honor_labels: true\n    metrics_path: {INJECTOR}\n    static_configs:\n      - targets: [\"{sink}\"]\n",
         proxies.join(", "),
-        world.sink.addr()
     )
 }

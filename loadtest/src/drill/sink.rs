@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -31,6 +31,10 @@ pub(crate) struct Played {
     pub(crate) restarts: AtomicU64,
     /// A bug in tokenglass's observer, which nobody knows how to cause.
     pub(crate) panics: AtomicU64,
+    /// Of the admission webhook, as is what follows.
+    pub(crate) bad_certificates: AtomicU64,
+    /// It answers no scrape.
+    pub(crate) injector_silent: AtomicBool,
 }
 
 /// A running server.
@@ -49,6 +53,8 @@ struct Shared {
 
 /// The path of the exposition.
 pub(crate) const EXPOSITION: &str = "/exposition";
+/// That of the admission webhook.
+pub(crate) const INJECTOR: &str = "/injector";
 
 // === impl Sink ===
 
@@ -103,8 +109,14 @@ async fn exchange(conn: &mut Conn, shared: &Shared) -> Result<(), PeerGone> {
     };
     let mut body = Vec::new();
     conn.read_body(head.body_kind(), &mut body).await?;
+    let mut status = "200 OK";
     let answer = if head.path == EXPOSITION {
         shared.played.render()
+    } else if head.path == INJECTOR {
+        if shared.played.injector_silent.load(Ordering::Relaxed) {
+            status = "503 Service Unavailable";
+        }
+        shared.played.injector()
     } else {
         let receiver = head.path.trim_start_matches('/');
         let document = serde_json::from_slice(&body).unwrap_or_default();
@@ -113,7 +125,7 @@ async fn exchange(conn: &mut Conn, shared: &Shared) -> Result<(), PeerGone> {
         String::new()
     };
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4\r\ncontent-length: {}\r\n\r\n",
         answer.len()
     );
     conn.write_all((head + &answer).as_bytes()).await
@@ -152,6 +164,16 @@ impl Played {
             ),
             self.restarts.load(Ordering::Relaxed),
             self.panics.load(Ordering::Relaxed),
+        )
+    }
+
+    fn injector(&self) -> String {
+        format!(
+            concat!(
+                "# TYPE tokenglass_webhook_certificate_reloads_total counter\n",
+                "tokenglass_webhook_certificate_reloads_total{{instance=\"drill\",result=\"failure\"}} {}\n",
+            ),
+            self.bad_certificates.load(Ordering::Relaxed),
         )
     }
 }

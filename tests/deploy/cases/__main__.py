@@ -7,13 +7,14 @@ import pathlib
 import sys
 
 import business
+import gateway
 import gpu
 import inference
 import meta
 import yaml
 
 OUT = pathlib.Path(__file__).resolve().parents[1] / "rules"
-LAYERS = {"gpu": gpu, "inference": inference, "business": business, "meta": meta}
+LAYERS = {"gpu": gpu, "inference": inference, "business": business, "gateway": gateway, "meta": meta}
 # What is recorded first, so that an alert sees what is recorded in the same round.
 ORDER = ["traffic", "latency", "engine", "gpu", "slo"]
 

@@ -103,5 +103,26 @@ def measuring():
     return overflow, panic, faults
 
 
+def injector():
+    down = made("TokenglassInjectorDown", "The admission webhook does not answer")
+    first, second = (f'up{{instance="{pod}:9101",job="tokenglass-injector"}}' for pod in "ab")
+    text = "No pod of tokenglass-injector can be scraped: new pods of vLLM start without the sidecar."
+    fired = down.fires("warning", text, job="tokenglass-injector")
+    down.case("both for 5 minutes", {first: same(0), second: same(0)}, ("4m30s", []), ("5m30s", [fired]))
+    down.case("one of two", {first: same(0), second: same(1)}, ("20m", []))
+    down.case("back", {first: "0+0x12 1+0x10", second: same(0)}, ("6m", [fired]), ("7m", []))
+    down.case("nobody injects here", {'up{instance="tg:9101",job="tokenglass"}': same(1)}, ("20m", []))
+
+    certificate = made("TokenglassInjectorCertificateFailed", "The admission webhook cannot use its new certificate")
+    place = 'instance="a:9101",job="tokenglass-injector"'
+    series = f'tokenglass_webhook_certificate_reloads_total{{{place},result="failure"}}'
+    text = "a:9101 keeps its old certificate, which will expire: pods then start without the sidecar."
+    fired = certificate.fires("warning", text, instance="a:9101")
+    certificate.case("at once, for an hour", {series: "0+0x10 1+0x140"}, ("5m", []), ("6m", [fired]), ("60m", [fired]), ("70m", []))
+    certificate.case("none", {series: same(0)}, ("20m", []))
+    certificate.case("a good one", {series.replace("failure", "success"): "0+0x10 1+0x20"}, ("10m", []))
+    return down, certificate
+
+
 def alerts():
-    return [*alive(), *pollers(), *measuring()]
+    return [*alive(), *pollers(), *measuring(), *injector()]

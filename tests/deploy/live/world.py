@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small fleet to look at: three tokenglass, three simulated vLLMs, two GPUs, traffic, and a real Prometheus.
+"""A small fleet to look at: four tokenglass, four simulated vLLMs, two GPUs, traffic, and a real Prometheus.
 
 usage: world.py [--seconds N] [--tempo T] [--trouble T]    prints the URL of Prometheus and runs until stopped, or for N seconds of traffic
 
@@ -8,6 +8,7 @@ usage: world.py [--seconds N] [--tempo T] [--trouble T]    prints the URL of Pro
 | `llama-0` | today's names, with a LoRA adapter; tenants are told apart | DCGM's names |
 | `qwen-0` | names of vLLM 0.8, no aliases | names of DCGM 4.7 |
 | `mistral-0` | shows no metrics of its own | none |
+| `gateway-0` | two: the last one, and one of its own; where it looks for more there are none | none |
 """
 
 import argparse
@@ -98,7 +99,7 @@ class Prometheus:
 class World:
     """Everything but the Prometheus; as a context manager it takes all down again."""
 
-    def __init__(self, *, tempo=1.0, trouble=1.0, rates=(1.3, 0.8, 0.4)):
+    def __init__(self, *, tempo=1.0, trouble=1.0, rates=(1.3, 0.8, 0.4, 0.6)):
         self.tempo, self.trouble, self.rates = tempo, trouble, rates
         self.processes, self.admins, self.ports = [], {}, {}
         self.ended = False
@@ -128,6 +129,7 @@ class World:
                 "--itl-ms",
                 '{"dist":"lognormal","mean":30,"std":9}',
             ),
+            self._sim("mistral-small-24b"),
         ]
         self.gpus = Gpus(self.folder / "gpus.json")
         self.loop = asyncio.new_event_loop()
@@ -144,12 +146,18 @@ class World:
         )
         self._proxy(
             "llama-0",
-            self.engines[0].port,
+            [self.engines[0].port],
             f'[tenants]\nlabels = ["tenant=header:X-Tenant"]\nmap_file = "{tenants}"\n',
             gpu=0,
         )
-        self._proxy("qwen-0", self.engines[1].port, "", gpu=1, naming="dcgm-4.7", engine="aliases = false")
-        self._proxy("mistral-0", sims[2], "", engine="metrics = false")
+        self._proxy("qwen-0", [self.engines[1].port], "", gpu=1, naming="dcgm-4.7", engine="aliases = false")
+        self._proxy("mistral-0", sims[2:3], "", engine="metrics = false")
+        self._proxy(
+            "gateway-0",
+            sims[2:],
+            '[gateway]\ndiscover = ["dns:http://vllm.invalid:8000"]\nmax_in_flight = 4\nqueue = 8\n',
+            engine="metrics = false",
+        )
         self.until = float("inf")
         self.thread.start()
 
@@ -167,7 +175,7 @@ class World:
         self.wait(f"http://127.0.0.1:{port}/health")
         return port
 
-    def _proxy(self, name, upstream, more, *, gpu=None, naming="dcgm", engine=""):
+    def _proxy(self, name, upstreams, more, *, gpu=None, naming="dcgm", engine=""):
         port, admin = free_port(), free_port()
         gpus = '[gpu]\nmode = "off"\n'
         if gpu is not None:
@@ -175,9 +183,10 @@ class World:
                 f'[gpu]\nmode = "nvml"\nlibrary = "{binary("TGTEST_NVML", "libnvml_stub.so")}"\ninterval = "1s"\n'
                 f'devices = ["{self.gpus.uuid(gpu)}"]\nnaming = "{naming}"\n'
             )
+        urls = json.dumps([f"http://127.0.0.1:{upstream}" for upstream in upstreams])
         config = self.folder / f"{name}.toml"
         config.write_text(
-            f'[server]\nlisten = "127.0.0.1:{port}"\nworkers = 1\n[upstream]\nurl = ["http://127.0.0.1:{upstream}"]\n'
+            f'[server]\nlisten = "127.0.0.1:{port}"\nworkers = 1\n[upstream]\nurl = {urls}\n'
             f'[admin]\nlisten = "127.0.0.1:{admin}"\n[observe]\nstall_after = "1500ms"\n'
             f'[health]\ninterval = "2s"\n[engine]\ninterval = "1s"\n{engine}\n{gpus}{more}'
         )
@@ -222,7 +231,7 @@ class World:
 
     async def _main(self):
         proxies = list(self.ports.values())
-        models = (["llama-3.3-70b", "llama-3.3-70b", "llama-3.3-70b-support"], ["qwen3-32b"], ["mistral-small-24b"])
+        models = (["llama-3.3-70b", "llama-3.3-70b", "llama-3.3-70b-support"], ["qwen3-32b"], ["mistral-small-24b"], ["mistral-small-24b"])
         tasks = [
             asyncio.ensure_future(
                 Client(port, names, rate, tempo=self.tempo, trouble=self.trouble, embeds=index < 2, seed=index).run(

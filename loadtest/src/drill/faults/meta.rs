@@ -33,6 +33,20 @@ pub(super) fn all() -> Vec<Fault> {
         "TokenglassObserverPanic",
     );
     panics.cases[0].on = On::Label("instance", "drill");
+    let mut certificate = fault(
+        "series played by the drill",
+        Which::Meta,
+        Act::BadCertificate,
+        "TokenglassInjectorCertificateFailed",
+    );
+    certificate.cases[0].on = On::Label("instance", "drill");
+    let mut silent = fault(
+        "a webhook played by the drill",
+        Which::Meta,
+        Act::NoInjector,
+        "TokenglassInjectorDown",
+    );
+    silent.cases[0].on = On::Label("job", "tokenglass-injector");
     vec![
         gone,
         fault(
@@ -72,6 +86,8 @@ pub(super) fn all() -> Vec<Fault> {
             "TokenglassLabelOverflow",
         ),
         panics,
+        certificate,
+        silent,
         fault(
             "events above max_event",
             Which::Meta,
