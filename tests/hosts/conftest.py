@@ -43,11 +43,13 @@ class World:
         with log.open("w") as file:
             self.gateway = programs.Gateway(network.host("gateway"), self.sims, file, **settings)
         self.client = network.host("client")
+        self.loads = []
         self.descriptors = self.gateway.descriptors()
         self.resident = self.gateway.resident()
 
     def load(self, clients, requests=None, **options):
-        return programs.Load(self.client, self.gateway.address, clients, requests, **options)
+        self.loads.append(programs.Load(self.client, self.gateway.address, clients, requests, **options))
+        return self.loads[-1]
 
     def ask(self, host=None, **directive):
         one = programs.Client(host or self.client, self.gateway.address)
@@ -77,6 +79,8 @@ class World:
 
     def end(self):
         """Nothing is left of the connections, and the proxy ends when it is told to."""
+        for load in self.loads:
+            load.stopped = True
         for host in self.net.hosts:
             host.heal()
         gateway = self.gateway

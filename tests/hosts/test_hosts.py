@@ -56,16 +56,13 @@ def test_a_link_is_cut(world):
     load = one.load(6, pause=0.02, stream=mixed)
     time.sleep(0.5)
     cut.host.cut()
-    began = time.monotonic()
+    noticed = wait("it is left alone", lambda: not one.gateway.healthy(cut), within=SLACK + 10)
+    since = time.monotonic()
     answers += [stream.result() for stream in running]
-    noticed = wait("the upstream is left alone", lambda: not one.gateway.healthy(cut), within=SLACK + 10)
-    noticed += time.monotonic() - began - noticed
-    time.sleep(1)
-    before = len(load.answers)
-    time.sleep(2)
-    late = [answer for _, answer in load.answers[before:]]
-    assert len(late) > 20
-    # While it is left alone nobody notices.
+    time.sleep(3)
+    # Who comes while it is left alone notices nothing.
+    late = [answer for when, answer in load.answers if when - answer.took > since]
+    assert len(late) > 10
     assert [answer for answer in late if not answer.well or answer.took > 2] == []
     answers += load.stop()
     failed = [answer for answer in answers if not answer.well]
@@ -78,10 +75,11 @@ def test_a_link_is_cut(world):
     assert metrics.sum("tokenglass_upstream_errors_total") == metrics.sum(
         "tokenglass_upstream_errors_total", upstream=cut.label
     )
-    wait("vLLM has been told", lambda: metrics is None or one.gateway.in_flight() == 0)
 
     cut.host.heal()
     back = wait("it is used again", lambda: one.gateway.healthy(cut), within=40)
+    # What it has generated for nobody meets a reset as soon as its kernel tries again.
+    wait("vLLM runs nothing", lambda: cut.running() == 0, within=2 * SLACK + 10)
     had = one.gateway.metrics().sum("tokenglass_upstream_requests_total", upstream=cut.label)
     print(f"back after {back:.1f} s")
     more = one.load(6, 60).wait()
@@ -114,9 +112,9 @@ def test_the_only_link_is_cut(world):
     assert answers[-1].well
     assert sum(answer.well for answer in answers) == 3
     one.counts([*answers])
-    # vLLM's side of what was cut: it must not generate for ever either. Its own host has to notice, which is not ours to do:
-    # it has noticed by the reset that its next packet meets.
-    wait("vLLM runs nothing", lambda: sim.running() <= 2, within=20)
+    # What it has generated for nobody meets a reset as soon as its kernel tries again; the two that have said nothing yet
+    # would meet it with their first token.
+    wait("vLLM runs no stream", lambda: sim.running() <= 2, within=2 * SLACK + 10)
 
 
 @pytest.mark.parametrize("how", ["prohibit", "unreachable", "killed"])
@@ -172,13 +170,14 @@ def test_clients_vanish(world, upstreams):
     one = world(upstreams, {"itl_ms": 20}, **CLIENT)
     vanishing = one.net.host("vanishing")
     answers = [one.ask()]
-    clients = [Client(vanishing, one.gateway.address, timeout=1) for _ in range(6)]
+    clients = [Client(vanishing, one.gateway.address, timeout=3) for _ in range(6)]
     asks = [lambda client=client: client.ask(**ENDLESS) for client in clients[:3]]
     asks += [lambda client=client: client.ask(ttft_ms=3_600_000) for client in clients[3:5]]
     asks += [lambda client=client: client.ask(head_delay_ms=3_600_000) for client in clients[5:]]
     # Their own patience is not to be what ends it: the cut comes first, and their closing never arrives.
     asked = together(asks)
-    wait("they are there", lambda: sum(sim.running() for sim in one.sims) == 6, within=0.9)
+    wait("they are there", lambda: one.gateway.metrics().sum("vllm_requests_in_flight") == 6, within=2)
+    wait("streams run", lambda: sum(sim.running() for sim in one.sims) >= 5, within=0.5)
     vanishing.cut()
     began = time.monotonic()
     wait("vLLM runs nothing", lambda: sum(sim.running() for sim in one.sims) == 0, within=SEND * 1.5 + 4)
