@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::{Admin, Trust};
+use crate::alive;
 use crate::beside;
 use crate::config::{self, Config, Loaded, UpstreamUrl};
 use crate::drain::{self, Drain, Pending, Stage, Trigger};
@@ -134,6 +136,11 @@ impl App {
         let open = OpenConnections::default();
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(config.server.listen, config.server.backlog)?;
+        if let Some(limit) = config.server.send_timeout {
+            let address = config.server.listen;
+            alive::watch(&SockRef::from(&listener), limit)
+                .map_err(|source| Error::Listen { address, source })?;
+        }
         let admin_listener = listen(config.admin.listen, 128)?;
         let data = listener.local_addr()?;
         let admin = admin_listener.local_addr()?;
@@ -320,7 +327,8 @@ fn upstreams(
     if let ([url], false) = (&*settings.urls, config.is_gateway()) {
         let ca_file = settings.ca_file.as_deref();
         let connector = Connector::new(url.clone(), settings.connect_timeout, ca_file, open)
-            .map_err(|source| failed(url, source))?;
+            .map_err(|source| failed(url, source))?
+            .with_ack_timeout(settings.ack_timeout);
         let upstream = metrics.polled.add(url.to_string());
         if let Some(engine) = engine {
             engine.add(upstream.id(), url.to_string());

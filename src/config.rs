@@ -134,6 +134,8 @@ pub struct Upstream {
     pub head_timeout: Option<Duration>,
     /// `idle_timeout`: silence within a response body. 10 min; 0 = none
     pub idle_timeout: Option<Duration>,
+    /// `ack_timeout`: upstream's host acknowledges nothing, neither what was sent nor probes. 30 s; 0 = as the kernel does
+    pub ack_timeout: Option<Duration>,
     /// `pool_idle_timeout`: below vLLM's keep-alive of 5 s. 3.5 s
     pub pool_idle_timeout: Duration,
     /// `pool_max_idle`: idle connections kept per worker and upstream. 512

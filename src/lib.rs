@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod admin;
+mod alive;
 pub mod app;
 mod beside;
 pub mod classify;

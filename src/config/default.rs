@@ -42,6 +42,7 @@ impl Default for Config {
                 connect_timeout: Duration::from_secs(3),
                 head_timeout: Some(Duration::from_secs(600)),
                 idle_timeout: Some(Duration::from_secs(600)),
+                ack_timeout: Some(Duration::from_secs(30)),
                 pool_idle_timeout: Duration::from_millis(3500),
                 pool_max_idle: 512,
                 ca_file: None,

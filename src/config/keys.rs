@@ -51,6 +51,7 @@ pub(super) static KEYS: &[Key] = &[
     key!(upstream.connect_timeout: Positive),
     key!(upstream.head_timeout: Timeout),
     key!(upstream.idle_timeout: Timeout),
+    key!(upstream.ack_timeout: Timeout),
     key!(upstream.pool_idle_timeout: Positive),
     key!(upstream.pool_max_idle: Count(0, 1_000_000)),
     key!(upstream.ca_file: File),

@@ -27,6 +27,7 @@ pub struct Fleet {
     engine: Option<Arc<Snapshots>>,
     open: OpenConnections,
     connect_timeout: Duration,
+    ack_timeout: Option<Duration>,
     ca_file: Option<PathBuf>,
     /// Those of the configuration, which stay.
     fixed: Vec<Member>,
@@ -52,6 +53,7 @@ impl Fleet {
             engine,
             open,
             connect_timeout: config.upstream.connect_timeout,
+            ack_timeout: config.upstream.ack_timeout,
             ca_file: config.upstream.ca_file.clone(),
             fixed: Vec::new(),
             found: Mutex::default(),
@@ -77,7 +79,8 @@ impl Fleet {
             self.connect_timeout,
             self.ca_file.as_deref(),
             self.open.clone(),
-        )?;
+        )?
+        .with_ack_timeout(self.ack_timeout);
         let upstream = self.metrics.polled.add(url.to_string());
         if let Some(engine) = &self.engine {
             engine.add(upstream.id(), url.to_string());

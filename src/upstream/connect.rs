@@ -8,11 +8,13 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::stream::Io;
 use super::{Error, OpenConnections, Stream};
+use crate::alive;
 use crate::config::UpstreamUrl;
 
 /// Opens connections to one upstream.
@@ -20,6 +22,7 @@ use crate::config::UpstreamUrl;
 pub struct Connector {
     url: UpstreamUrl,
     timeout: Duration,
+    ack_timeout: Option<Duration>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     open: OpenConnections,
 }
@@ -65,9 +68,19 @@ impl Connector {
         Ok(Self {
             url,
             timeout,
+            ack_timeout: None,
             tls,
             open,
         })
+    }
+
+    /// Its connections break when the other host acknowledges nothing for so long.
+    #[must_use]
+    pub fn with_ack_timeout(self, ack_timeout: Option<Duration>) -> Self {
+        Self {
+            ack_timeout,
+            ..self
+        }
     }
 
     /// Where they lead.
@@ -99,7 +112,11 @@ impl Connector {
                     .map_err(refused);
             }
             UpstreamUrl::Http { host, port } | UpstreamUrl::Https { host, port } => {
-                connect_tcp(host, *port).await.map_err(refused)?
+                let tcp = connect_tcp(host, *port).await.map_err(refused)?;
+                if let Some(limit) = self.ack_timeout {
+                    alive::watch(&SockRef::from(&tcp), limit).map_err(refused)?;
+                }
+                tcp
             }
         };
         let Some((connector, name)) = &self.tls else {

@@ -34,6 +34,7 @@ url = ["http://[::1]:8000", "unix:/run/v.sock"]  # from environment TOKENGLASS_U
 connect_timeout = "3s"                        # from default
 head_timeout = 0                              # from file PATH:6
 idle_timeout = "10m"                          # from default
+ack_timeout = "30s"                           # from default
 pool_idle_timeout = "3s 500ms"                # from default
 pool_max_idle = 512                           # from default
 ca_file = ""                                  # from default
