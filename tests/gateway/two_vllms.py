@@ -47,6 +47,8 @@ class Clients:
         self.url, self.count = url, count
         self.served, self.failed, self.unfinished = [], [], []
         self.stopping = False
+        # Seconds between an answer and the next request.
+        self.pause = 0.0
 
     async def __aenter__(self):
         self.client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=120)
@@ -71,6 +73,7 @@ class Clients:
                 self.failed.append((began, stream, repr(error)))
             else:
                 (self.served if whole else self.unfinished).append((began, stream, usage))
+            await asyncio.sleep(self.pause)
 
     async def _ask(self, stream, chat, chance):
         words = " ".join(chance.choice(("red", "green", "blue", "one", "two")) for _ in range(chance.randrange(5, 60)))
@@ -108,10 +111,10 @@ async def play(proxy, vllms, given):
         await asyncio.sleep(given.seconds / 2)
         starting = time.monotonic()
         at_start = await look()
-        start = asyncio.create_task(asyncio.to_thread(vllms[0].start))
-        while not start.done():
-            await asyncio.sleep(0.2)
-        await start
+        # Or it would not get a core to load on.
+        clients.pause = 2.0
+        await asyncio.to_thread(vllms[0].start)
+        clients.pause = 0.0
         back = await look()
         marks["started again in"] = round(time.monotonic() - starting, 1)
         marks["sent while it was down or loading"] = requests(back, vllms[0].label) - requests(at_start, vllms[0].label)
