@@ -1,14 +1,14 @@
 #!/bin/bash
 # usage: tests/gateway/vllm.sh [further arguments of two_vllms.py]
 # Two real vLLMs behind one gateway, the official client in a loop, one of them killed and started again. Takes some five
-# minutes on two cores and 8 GB of memory. Environment: TGTEST_BIN (target/release/tokenglass), TGTEST_CACHE
+# minutes on two idle cores, and 8 GB of memory. Environment: TGTEST_BIN (target/release/tokenglass), TGTEST_CACHE
 # (~/.cache/tokenglass), TGTEST_VLLM_DIR (TGTEST_CACHE/vllm).
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${TGTEST_CACHE:-$HOME/.cache/tokenglass}
 VLLM=${TGTEST_VLLM_DIR:-$CACHE/vllm}
 CLIENTS=$CACHE/clients
-export PYTHONDONTWRITEBYTECODE=1 MAX_NUM_SEQS=8 MAX_MODEL_LEN=2048 START_TIMEOUT=400
+export PYTHONDONTWRITEBYTECODE=1 MAX_NUM_SEQS=8 MAX_MODEL_LEN=2048 START_TIMEOUT=900
 
 "$HERE/../vllm/install.sh" "$VLLM"
 wanted=$(cksum <"$HERE/../clients/requirements.txt")
