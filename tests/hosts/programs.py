@@ -109,6 +109,8 @@ class Gateway(Program):
             "TOKENGLASS_SERVER__WORKERS": "2",
             "TOKENGLASS_UPSTREAM__URL": ",".join(sim.url for sim in sims),
             "TOKENGLASS_GPU__MODE": "off",
+            # Each test waits at its end until nothing is pooled any more.
+            "TOKENGLASS_UPSTREAM__POOL_IDLE_TIMEOUT": "1s",
             **{f"TOKENGLASS_{key.upper()}": str(value) for key, value in settings.items()},
         }
         self.address = (host.address, PORT)

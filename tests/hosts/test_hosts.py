@@ -77,7 +77,13 @@ def test_a_link_is_cut(world):
     )
 
     cut.host.heal()
-    back = wait("it is used again", lambda: one.gateway.healthy(cut), within=40)
+
+    # If failures have ejected it, only a request finds out that it is back.
+    def used_again():
+        answers.append(one.ask())
+        return one.gateway.healthy(cut)
+
+    back = wait("it is used again", used_again, within=40)
     # What it has generated for nobody meets a reset as soon as its kernel tries again.
     wait("vLLM runs nothing", lambda: cut.running() == 0, within=2 * SLACK + 10)
     had = one.gateway.metrics().sum("tokenglass_upstream_requests_total", upstream=cut.label)
