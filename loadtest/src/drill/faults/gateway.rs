@@ -13,8 +13,9 @@ pub(super) fn all() -> Vec<Fault> {
     };
     let on = On::Rig;
     let slow = Load::whole(r#"{"head_delay_ms":3000}"#, &["drill"]).rate(1, 2);
-    // Seldom enough that the two are not left alone at the same time: that would be another alert.
-    let failing = Load::whole(r#"{"fault":{"kind":"http","status":500}}"#, &["drill"]).rate(1, 3);
+    // What succeeds in between has an upstream back. With none that would be another alert.
+    let failing = Load::whole(r#"{"finish_reason":"stop"}"#, &["drill"])
+        .odd(4, r#"{"fault":{"kind":"http","status":500}}"#);
     vec![
         fault(
             "all upstreams are killed",
@@ -23,7 +24,7 @@ pub(super) fn all() -> Vec<Fault> {
             vec![Case::critical("GatewayNoUpstreamHealthy", on)],
         ),
         fault(
-            "each request is a 500",
+            "one request in four is a 500",
             Which::Ejecting,
             Act::Load(failing),
             vec![Case::warning("GatewayUpstreamEjected", on)],
