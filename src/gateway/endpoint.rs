@@ -165,7 +165,8 @@ impl Endpoint {
     pub(super) fn show(&self, now: u64) {
         let outstanding = i64::try_from(self.load()).unwrap_or(i64::MAX);
         self.meters.in_flight.set(outstanding);
-        let shut = self.breaker.gate(now) != Gate::Open;
+        // Ajar it is open to whoever comes: where nobody does, nobody can find out more.
+        let shut = self.breaker.gate(now) == Gate::Shut;
         self.meters
             .healthy
             .set(i64::from(self.is_healthy() && !shut));
