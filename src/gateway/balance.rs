@@ -24,7 +24,8 @@ use crate::upstream::Upstream;
 pub struct Balance {
     worker: usize,
     registry: Arc<Registry>,
-    upstream: config::Upstream,
+    /// Apart: a `Backend` is to be no larger for it.
+    upstream: Box<config::Upstream>,
     view: RefCell<View>,
     chance: RefCell<HasherRng>,
 }
@@ -84,7 +85,7 @@ impl Balance {
         Self {
             worker,
             registry,
-            upstream: config.upstream.clone(),
+            upstream: Box::new(config.upstream.clone()),
             view: RefCell::default(),
             chance: RefCell::new(HasherRng::new()),
         }
