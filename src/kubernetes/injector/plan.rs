@@ -77,7 +77,7 @@ fn plan(
         upstream,
         key: listening.key.as_ref(),
         declared: ports::declares(server.container, listen),
-        drained_by_hook: !moving.has_own_hook(),
+        drained_by_kubelet: moving.is_drained_by_kubelet(),
     };
     let no_key = listening.key.is_some() && sidecar.api_key().is_none();
     // A key that is nobody's secret is not copied either: `--api-key X` stays where it is.

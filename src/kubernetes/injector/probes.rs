@@ -147,11 +147,24 @@ impl Moving<'_> {
         Ok(())
     }
 
-    /// Whether vLLM's container comes with a hook for its end, which stays.
-    pub(super) fn has_own_hook(&self) -> bool {
-        let own = self.container.get("lifecycle");
-        own.and_then(|hooks| hooks.get("preStop"))
-            .is_some_and(|own| !own.is_null())
+    /// The hook for its end that vLLM's container comes with, which stays.
+    fn own_hook(&self) -> Option<&Value> {
+        let own = self.container.get("lifecycle")?.get("preStop")?;
+        (!own.is_null()).then_some(own)
+    }
+
+    /// Whether the kubelet drains the proxy: by the hook that is added, or by one of the container's own that does the same.
+    pub(super) fn is_drained_by_kubelet(&self) -> bool {
+        let Some(own) = self.own_hook() else {
+            return true;
+        };
+        own.get("httpGet").is_some_and(|get| {
+            let port = get
+                .get("port")
+                .and_then(|port| resolve(self.container, port));
+            let path = get.get("path").and_then(Value::as_str).unwrap_or_default();
+            port == Some(self.admin) && path.starts_with("/drain")
+        })
     }
 
     /// The kubelet stops the main containers before a native sidecar. The hook holds vLLM until its streams are through.
@@ -163,7 +176,7 @@ impl Moving<'_> {
             edits.push(member_edit(path, there, json!({"preStop": hook})));
             return;
         };
-        if self.has_own_hook() {
+        if self.own_hook().is_some() {
             warnings.push(Warning::OwnPreStop { admin: self.admin });
         } else {
             let path = path.key("preStop");

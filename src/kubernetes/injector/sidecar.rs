@@ -26,8 +26,8 @@ pub(super) struct Sidecar<'a> {
     pub(super) key: Option<&'a ApiKey>,
     /// vLLM's container declares the port that is the proxy's now.
     pub(super) declared: bool,
-    /// vLLM's container gets the hook that drains.
-    pub(super) drained_by_hook: bool,
+    /// A hook of vLLM's container drains it.
+    pub(super) drained_by_kubelet: bool,
 }
 
 impl Sidecar<'_> {
@@ -97,8 +97,8 @@ impl Sidecar<'_> {
             "ADMIN__LISTEN",
             format!("{anywhere}:{}", settings.admin_port),
         );
-        if self.drained_by_hook {
-            // The hook on vLLM's container is the kubelet's, which comes from the node.
+        if self.drained_by_kubelet {
+            // It comes from the node.
             set("ADMIN__REMOTE_DRAIN", "true".to_owned());
         }
         set("SERVER__WORKERS", settings.workers.to_string());
