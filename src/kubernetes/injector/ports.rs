@@ -8,13 +8,32 @@ use super::pod::Pod;
 use super::refusal::Refusal;
 
 /// Every number in the containers that could be a port: of `ports`, in command lines, in variables. More than are ports,
-/// and that is the safe side.
+/// and that is the safe side. But not of a hook that drains the proxy: it names the port at which the proxy will be.
 pub(super) fn used(pod: &Pod<'_>) -> BTreeSet<u16> {
     let mut used = BTreeSet::new();
     for container in pod.containers().iter().chain(pod.init_containers()) {
-        gather(container, &mut used);
+        for (name, value) in container.as_object().into_iter().flatten() {
+            let hooks = value.as_object().filter(|_| name == "lifecycle");
+            match hooks {
+                Some(hooks) => hooks
+                    .values()
+                    .filter(|hook| !drains(hook))
+                    .for_each(|hook| gather(hook, &mut used)),
+                None => gather(value, &mut used),
+            }
+        }
     }
     used
+}
+
+/// Whether it asks for `/drain`, by HTTP or in a command.
+fn drains(hook: &Value) -> bool {
+    match hook {
+        Value::String(text) => text.contains("/drain"),
+        Value::Array(list) => list.iter().any(drains),
+        Value::Object(map) => map.values().any(drains),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn gather(value: &Value, used: &mut BTreeSet<u16>) {
