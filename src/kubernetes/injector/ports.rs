@@ -26,8 +26,8 @@ pub(super) fn used(pod: &Pod<'_>) -> BTreeSet<u16> {
     used
 }
 
-/// Whether it asks for `/drain`, by HTTP or in a command.
-fn drains(hook: &Value) -> bool {
+/// Whether a hook asks for `/drain`, by HTTP or in a command.
+pub(super) fn drains(hook: &Value) -> bool {
     match hook {
         Value::String(text) => text.contains("/drain"),
         Value::Array(list) => list.iter().any(drains),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::edit::{Cut, Edit, Path};
 use super::outcome::Warning;
 use super::pod::member_edit;
-use super::ports::resolve;
+use super::ports::{drains, resolve};
 use super::refusal::Refusal;
 
 /// vLLM's container and where its server goes.
@@ -176,8 +176,10 @@ impl Moving<'_> {
             edits.push(member_edit(path, there, json!({"preStop": hook})));
             return;
         };
-        if self.own_hook().is_some() {
-            warnings.push(Warning::OwnPreStop { admin: self.admin });
+        if let Some(own) = self.own_hook() {
+            if !drains(own) {
+                warnings.push(Warning::OwnPreStop { admin: self.admin });
+            }
         } else {
             let path = path.key("preStop");
             edits.push(member_edit(path, hooks.get("preStop"), hook));
