@@ -128,11 +128,6 @@ class Gateway(Program):
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def sockets(self):
-        """Its TCP sockets that are open, both ends of anything but the listening ones; TIME_WAIT is the kernel's."""
-        lines = pathlib.Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]
-        return [line.split()[1:4] for line in lines if line.split()[3] not in ("0A", "06")]
-
     def resident(self):
         """MiB"""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
