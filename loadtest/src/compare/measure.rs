@@ -116,8 +116,8 @@ impl Contest<'_> {
         load.tally.keep.set(true);
         let mut window = scenario.window(times.window);
         if scraper.is_some() {
-            // At least one is in it.
-            window = window.max(scrape::EVERY * 2);
+            // With whole seconds of either kind, and enough of them: one second's percentile says little.
+            window = (window * 5).max(scrape::EVERY * 4);
         }
         load.work(window, |_| false).await;
         load.tally.keep.set(false);
@@ -137,7 +137,10 @@ impl Contest<'_> {
         let trouble = tally.trouble.take();
         // The streams are gone, what is known of them is not.
         let scrape = match &scraper {
-            Some(scraper) => Some(scraper.seen().await?),
+            Some(scraper) => {
+                let delays = tally.delay.borrow().clone();
+                Some(scraper.seen(&delays).await?)
+            }
             None => None,
         };
         Ok(Sample {

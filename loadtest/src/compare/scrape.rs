@@ -1,6 +1,7 @@
-//! One who reads tokenglass's metrics once a second while it is measured, as a Prometheus does.
+//! One who reads tokenglass's metrics while it is measured, as a Prometheus does: at the beginning of every other second, so
+//! that the seconds between show what the same machine does in the same minute without.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::client::Tally;
+use super::measure::percentile;
 use super::scenario::KEY;
 use crate::http1::{Conn, ResponseHead};
 use crate::net::Socket;
@@ -22,7 +24,7 @@ use crate::net::Socket;
 pub(crate) const MODELS: usize = 100;
 
 /// What was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Scrape {
     /// In the window.
     pub(crate) scrapes: u64,
@@ -32,15 +34,23 @@ pub(crate) struct Scrape {
     pub(crate) lines: usize,
     pub(crate) bytes: usize,
     pub(crate) gzip_bytes: usize,
+    /// The 99th percentile of the frames' delays, µs, of each whole second with a scrape, and of each without.
+    pub(crate) with: Vec<f64>,
+    pub(crate) without: Vec<f64>,
 }
 
-/// Reads once a second.
+/// Reads every other second.
 #[derive(Debug)]
 pub(crate) struct Scraper {
     admin: SocketAddr,
-    seen: Cell<Scrape>,
+    seen: RefCell<Scrape>,
+    seconds: RefCell<Seconds>,
     trouble: RefCell<Option<String>>,
 }
+
+/// Where in the delays that a tally keeps each second begins, and whether a scrape does too.
+#[derive(Debug, Default)]
+struct Seconds(Vec<(usize, bool)>);
 
 /// A connection that is kept.
 #[derive(Debug)]
@@ -86,7 +96,8 @@ impl Scraper {
             .await?;
         Ok(Rc::new(Self {
             admin,
-            seen: Cell::default(),
+            seen: RefCell::default(),
+            seconds: RefCell::default(),
             trouble: RefCell::default(),
         }))
     }
@@ -96,15 +107,21 @@ impl Scraper {
         let mut reader = Reader::new(self.admin);
         let mut due = tokio::time::interval(EVERY);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for asks in [true, false].into_iter().cycle() {
             due.tick().await;
+            if tally.keep.get() {
+                let so_far = tally.delay.borrow().len();
+                self.seconds.borrow_mut().0.push((so_far, asks));
+            }
+            if !asks {
+                continue;
+            }
             let start = Instant::now();
             match reader.get(true).await {
                 Ok(_) if tally.keep.get() => {
-                    let (mut seen, ms) = (self.seen.get(), start.elapsed().as_secs_f64() * 1e3);
+                    let mut seen = self.seen.borrow_mut();
                     seen.scrapes += 1;
-                    seen.longest_ms = seen.longest_ms.max(ms);
-                    self.seen.set(seen);
+                    seen.longest_ms = seen.longest_ms.max(start.elapsed().as_secs_f64() * 1e3);
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -115,19 +132,35 @@ impl Scraper {
         }
     }
 
-    /// What there was, with the size of one more.
-    pub(crate) async fn seen(&self) -> anyhow::Result<Scrape> {
+    /// What there was, with the size of one more. `delays` are those that the tally has kept, in their order.
+    pub(crate) async fn seen(&self, delays: &[f32]) -> anyhow::Result<Scrape> {
         if let Some(trouble) = self.trouble.take() {
             anyhow::bail!(trouble);
         }
         let mut reader = Reader::new(self.admin);
         let (text, packed) = (reader.get(false).await?, reader.get(true).await?);
+        let seconds = self.seconds.borrow();
         Ok(Scrape {
             lines: memchr::memchr_iter(b'\n', &text).count(),
             bytes: text.len(),
             gzip_bytes: packed.len(),
-            ..self.seen.get()
+            with: seconds.p99(true, delays),
+            without: seconds.p99(false, delays),
+            ..self.seen.take()
         })
+    }
+}
+
+// === impl Seconds ===
+
+impl Seconds {
+    /// Of the whole ones; behind the last beginning there is none.
+    fn p99(&self, with: bool, delays: &[f32]) -> Vec<f64> {
+        let whole = self.0.windows(2).filter(|two| two[0].1 == with);
+        whole
+            .filter_map(|two| delays.get(two[0].0..two[1].0))
+            .map(|delays| percentile(&mut delays.to_vec(), 0.99))
+            .collect()
     }
 }
 
@@ -250,10 +283,12 @@ mod tests {
         .await;
         let scraper = Scraper {
             admin,
-            seen: Cell::default(),
+            seen: RefCell::default(),
+            seconds: RefCell::new(Seconds(vec![(0, true), (2, false), (3, true)])),
             trouble: RefCell::default(),
         };
-        let seen = scraper.seen().await.unwrap();
+        let seen = scraper.seen(&[5.0, 1.0, 7.0, 9.0]).await.unwrap();
+        assert_eq!((seen.with, seen.without), (vec![5.0], vec![7.0]));
         assert_eq!((seen.lines, seen.bytes, seen.gzip_bytes), (2, 8, 3));
         let asked = asked.await.unwrap();
         assert!(asked.contains("accept-encoding: identity\r\n"), "{asked}");

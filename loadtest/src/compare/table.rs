@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::goals::{GOALS, Of};
+use super::measure::median;
 use super::peers::Peer;
 use super::report::{Outcome, Report, Row};
 
@@ -149,14 +150,29 @@ fn notes(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
             "{name}: what comes are not the origin's bytes, so its frames are counted by length"
         )?;
     }
-    let mut scrapes = row.rounds.iter().flatten().filter_map(|round| round.scrape);
-    if let Some(scrape) = scrapes.next_back() {
-        let (scrapes, longest) = (scrape.scrapes, scrape.longest_ms);
+    let scrapes = || {
+        let rounds = row.rounds.iter().flatten();
+        rounds.filter_map(|round| round.scrape.as_ref())
+    };
+    if let Some(scrape) = scrapes().next_back() {
+        let (times, longest) = (scrape.scrapes, scrape.longest_ms);
         let (lines, bytes, packed) = (scrape.lines, scrape.bytes, scrape.gzip_bytes);
         writeln!(
             f,
-            "{name}: {scrapes} scrapes in the last round, the longest {longest:.1} ms; {lines} lines, {bytes} bytes, {packed} in gzip"
+            "{name}: {times} scrapes in the last round, the longest {longest:.1} ms; {lines} lines, {bytes} bytes, {packed} in gzip"
         )?;
+        let with: Vec<f64> = scrapes().flat_map(|s| s.with.iter().copied()).collect();
+        let without: Vec<f64> = scrapes().flat_map(|s| s.without.iter().copied()).collect();
+        let seconds = [with.len(), without.len()];
+        if let (Some(with), Some(without)) = (median(with), median(without)) {
+            writeln!(
+                f,
+                "{name}: a second's frame delay p99 is {with:.0} µs with a scrape and {without:.0} without ({:+.1}%; medians of {} and {} seconds)",
+                (with / without - 1.0) * 100.0,
+                seconds[0],
+                seconds[1],
+            )?;
+        }
     }
     if busiest > 0.95 {
         writeln!(
