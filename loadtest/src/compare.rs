@@ -55,6 +55,8 @@ pub struct Plan {
     pub workers: Vec<usize>,
     /// tokenglass.
     pub binary: PathBuf,
+    /// Another build of it, as a contestant of its own.
+    pub other: Option<PathBuf>,
     /// Where peers were installed.
     pub installed: PathBuf,
     /// A fraction of the time and of the open streams: to see that it works.
@@ -107,6 +109,7 @@ impl Plan {
         let places = Places {
             peers: self.installed.clone(),
             tokenglass: std::path::absolute(&self.binary)?,
+            other: self.other.as_ref().map(std::path::absolute).transpose()?,
             scratch: scratch.0.clone(),
         };
         let peers = self.contestants(&places, &mut progress);
@@ -131,6 +134,9 @@ impl Plan {
         let mut peers = self.peers.clone();
         if peers.is_empty() {
             peers.extend(Peer::ALL.into_iter().filter(|peer| !peer.asked()));
+        }
+        if self.other.is_some() {
+            peers.push(Peer::TokenglassOther);
         }
         // Without it there would be nothing to subtract.
         peers.push(Peer::Direct);

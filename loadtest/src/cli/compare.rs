@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// tokenglass.
     #[arg(long, default_value = "target/release/tokenglass")]
     bin: PathBuf,
+    /// Another build of tokenglass, measured beside it.
+    #[arg(long, value_name = "BIN")]
+    other: Option<PathBuf>,
     /// Where peers/install.sh has put the others.
     #[arg(long)]
     peers_dir: Option<PathBuf>,
@@ -85,6 +88,7 @@ pub(crate) fn compare(args: &Args) -> anyhow::Result<()> {
         peers: args.peers.clone(),
         workers: args.workers.clone(),
         binary: args.bin.clone(),
+        other: args.other.clone(),
         installed: args.peers_dir.clone().unwrap_or_else(|| cache("peers")),
         quick: args.quick,
     };

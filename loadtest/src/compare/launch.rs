@@ -77,7 +77,10 @@ impl Peer {
                     &origin.to_string(),
                 ]);
             }
-            Self::Tokenglass | Self::TokenglassBlind | Self::TokenglassScraped => {
+            Self::Tokenglass
+            | Self::TokenglassBlind
+            | Self::TokenglassScraped
+            | Self::TokenglassOther => {
                 command.args([
                     "--listen",
                     &addr.to_string(),

@@ -17,6 +17,8 @@ pub enum Peer {
     TokenglassBlind,
     /// As it comes, with its metrics read once a second; only when asked for.
     TokenglassScraped,
+    /// Another build of it; only where `--other` names one.
+    TokenglassOther,
     /// nginx.
     Nginx,
     /// HAProxy.
@@ -36,6 +38,7 @@ pub enum Peer {
 pub(crate) struct Places {
     pub(crate) peers: PathBuf,
     pub(crate) tokenglass: PathBuf,
+    pub(crate) other: Option<PathBuf>,
     pub(crate) scratch: PathBuf,
 }
 
@@ -43,12 +46,13 @@ pub(crate) struct Places {
 
 impl Peer {
     /// All, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Direct,
         Self::Relay,
         Self::Tokenglass,
         Self::TokenglassBlind,
         Self::TokenglassScraped,
+        Self::TokenglassOther,
         Self::Nginx,
         Self::Haproxy,
         Self::Envoy,
@@ -59,7 +63,10 @@ impl Peer {
 
     /// Whether it takes part only when asked for.
     pub(crate) const fn asked(self) -> bool {
-        matches!(self, Self::TokenglassScraped | Self::Litellm)
+        matches!(
+            self,
+            Self::TokenglassScraped | Self::TokenglassOther | Self::Litellm
+        )
     }
 
     /// Its name in a table.
@@ -70,6 +77,7 @@ impl Peer {
             Self::Tokenglass => "tokenglass",
             Self::TokenglassBlind => "tokenglass, observer off",
             Self::TokenglassScraped => "tokenglass, scraped",
+            Self::TokenglassOther => "tokenglass, other build",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",
@@ -89,6 +97,7 @@ impl Peer {
             Self::Tokenglass | Self::TokenglassBlind | Self::TokenglassScraped => {
                 vec![places.tokenglass.clone()]
             }
+            Self::TokenglassOther => vec![places.other.clone()?],
             Self::Nginx => vec![
                 peers.join("nginx/root/usr/sbin/nginx"),
                 system.join("nginx"),

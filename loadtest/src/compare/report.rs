@@ -198,6 +198,7 @@ impl Report {
             Peer::Tokenglass,
             Peer::TokenglassBlind,
             Peer::TokenglassScraped,
+            Peer::TokenglassOther,
         ]
         .map(Peer::title);
         rows.filter(|row| own.contains(&row.name))

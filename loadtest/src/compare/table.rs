@@ -8,7 +8,11 @@ use super::peers::Peer;
 use super::report::{Outcome, Report, Row};
 
 /// What the price of the measuring is said of.
-const OWN: [Peer; 2] = [Peer::Tokenglass, Peer::TokenglassScraped];
+const OWN: [Peer; 3] = [
+    Peer::Tokenglass,
+    Peer::TokenglassScraped,
+    Peer::TokenglassOther,
+];
 
 /// A column: its title, and what stands in it.
 type Column<'a> = (String, Box<dyn Fn(&Row) -> String + 'a>);
