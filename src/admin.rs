@@ -1,7 +1,8 @@
-//! The admin port: metrics, health, what is configured. On its own listener and its own thread, so that a scrape never
-//! holds up a stream.
+//! The admin port: metrics, health, what is configured. On its own listener and its own threads, so that a scrape never
+//! holds up a stream, nor a look at `/readyz`.
 
 mod patience;
+mod scrape;
 mod trust;
 
 use std::convert::Infallible;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,12 +24,13 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::drain::{Drain, Outlived, Pending, Stage, Trigger};
-use crate::exposition::{self, Exposition};
+use crate::exposition::Exposition;
 use crate::gateway::Registry;
 use crate::housekeeping;
 use crate::metrics::Metrics;
 use crate::proxy::reply::Reply;
 use patience::Patience;
+use scrape::Scrape;
 pub use trust::Trust;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -38,6 +40,11 @@ const HEADER_READ: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(30);
 /// Connections at a time, far more than there are scrapers; others wait to be accepted.
 const CONNECTIONS: usize = 128;
+/// Scrapes are rendered on a thread of their own, one after the other: it sleeps more than it works, and many at a time would
+/// be many megabytes.
+const RENDERING: usize = 1;
+/// It is kept from one scrape to the next.
+const IDLE_RENDERING: Duration = Duration::from_secs(90);
 /// What an answer gets before the process ends.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -47,7 +54,7 @@ pub struct Admin {
     /// Where there are several upstreams: ready if one of them is.
     pub gateway: Option<Arc<Registry>>,
     /// Rendered on each scrape.
-    pub exposition: Exposition,
+    pub exposition: Arc<Exposition>,
     /// Ready until the end begins.
     pub drain: Drain,
     /// Answers to `GET /drain?wait=1` that are still to be given.
@@ -69,6 +76,9 @@ impl Admin {
     /// If the runtime cannot be had.
     pub fn run(self, listener: TcpListener) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(RENDERING)
+            .thread_keep_alive(IDLE_RENDERING)
+            .thread_name("scrape")
             .enable_all()
             .build()?;
         let mut over = self.drain.clone();
@@ -83,23 +93,6 @@ impl Admin {
             }
             Ok(())
         })
-    }
-
-    fn scrape(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let format = exposition::format(headers);
-        let packed = exposition::takes_gzip(headers);
-        let body = if packed {
-            self.exposition.render_packed(format)
-        } else {
-            self.exposition.render(format)
-        };
-        let mut response = plain(StatusCode::OK, format.content_type(), body);
-        let headers = response.headers_mut();
-        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if packed {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        response
     }
 
     /// `GET /drain?wait=1`, all that a preStop hook can say: drains, and answers when no request is left.
@@ -119,12 +112,23 @@ impl Admin {
         })
     }
 
-    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Answer {
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        if read && request.uri().path() == "/metrics" {
+            let exposition = Arc::clone(&self.exposition);
+            return Answer::Scraped(Scrape::asked(request.headers()), exposition);
+        }
+        match self.drained(request, peer) {
+            Some(drained) => Answer::Drained(drained),
+            None => Answer::Given(self.given(request, peer)),
+        }
+    }
+
+    fn given(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let trusted = self.trust.everything(request.headers(), peer);
         let may_drain = self.trust.drain(request.headers(), peer);
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
-            "/metrics" if read => self.scrape(request.headers()),
             "/healthz" if read => plain(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" if read => match self.drain.stage() {
                 Stage::Running if self.gateway.as_ref().is_some_and(|all| !all.is_ready()) => {
@@ -170,6 +174,13 @@ impl Admin {
     }
 }
 
+/// What a request gets, at once or later.
+enum Answer {
+    Given(Response<Full<Bytes>>),
+    Scraped(Scrape, Arc<Exposition>),
+    Drained(Drained),
+}
+
 /// The end, to be waited for.
 struct Drained {
     drain: Drain,
@@ -212,14 +223,12 @@ async fn accept(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
         let service = ServiceBuilder::new()
             .layer(CatchPanicLayer::new())
             .service_fn(move |request: Request<Incoming>| {
-                let answer = match admin.drained(&request, peer) {
-                    Some(drained) => Err(drained),
-                    None => Ok(admin.answer(&request, peer)),
-                };
+                let answer = admin.answer(&request, peer);
                 async move {
                     Ok::<_, Infallible>(match answer {
-                        Ok(answer) => answer,
-                        Err(drained) => drained.answer().await,
+                        Answer::Given(answer) => answer,
+                        Answer::Scraped(scrape, exposition) => scrape.answer(exposition).await,
+                        Answer::Drained(drained) => drained.answer().await,
                     })
                 }
             });

@@ -156,12 +156,13 @@ impl App {
         if let (Polled::Several(fleet), Some(changes)) = (&mut polled, changes) {
             fleet.follow(changes);
         }
+        let exposition = Exposition::new(Arc::clone(&metrics), engine.clone(), gpu);
         Admin {
             gateway: match &upstreams {
                 Upstreams::One(..) => None,
                 Upstreams::Several(registry) => Some(Arc::clone(registry)),
             },
-            exposition: Exposition::new(Arc::clone(&metrics), engine.clone(), gpu),
+            exposition: Arc::new(exposition.beside_traffic()),
             drain: drain.clone(),
             pending: pending.clone(),
             leave: trigger.clone(),

@@ -9,7 +9,7 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use accept::{format, takes_gzip};
 pub use gzip::Gzip;
@@ -29,7 +29,12 @@ pub struct Exposition {
     gpu: Gpu,
     /// How long the last one was.
     last: AtomicUsize,
+    pause: Duration,
 }
+
+/// Enough for the workers on this core to do what has come in meanwhile. Megabytes of text take a tenth of a second or two
+/// with it, which no scraper notices.
+const PAUSE: Duration = Duration::from_micros(250);
 
 impl Exposition {
     /// Shows these.
@@ -40,6 +45,16 @@ impl Exposition {
             engine,
             gpu,
             last: AtomicUsize::new(0),
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// Rests again and again while it renders, on a thread that may be blocked for it ([`Writer::pausing`]).
+    #[must_use]
+    pub fn beside_traffic(self) -> Self {
+        Self {
+            pause: PAUSE,
+            ..self
         }
     }
 
@@ -60,6 +75,7 @@ impl Exposition {
     }
 
     fn write(&self, mut out: Writer) -> Vec<u8> {
+        out = out.pausing(self.pause);
         self.metrics.write(&mut out);
         self.gpu.write(&mut out);
         if let Some(engine) = &self.engine {
