@@ -15,7 +15,7 @@ pub enum Peer {
     Tokenglass,
     /// Forwarding blind, which prices the measuring.
     TokenglassBlind,
-    /// As it comes, with its metrics read once a second; only when asked for.
+    /// As it comes, with its metrics read every other second; only when asked for.
     TokenglassScraped,
     /// Another build of it; only where `--other` names one.
     TokenglassOther,
