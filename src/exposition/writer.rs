@@ -218,3 +218,38 @@ impl Writer {
         self.out.extend_from_slice(text.as_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// More than two pieces, of both kinds of writing.
+    fn written(mut out: Writer) -> Vec<u8> {
+        for number in 0..3000 {
+            out.count("family_total", "a=\"b\"", number);
+        }
+        out.raw(&b"raw 1\n".repeat(PIECE / 3));
+        out.finish()
+    }
+
+    #[test]
+    fn the_text_is_the_same_in_pieces() {
+        let whole = written(Writer::new(Format::Text, 0));
+        let rest = Duration::from_millis(2);
+        let start = Instant::now();
+        assert_eq!(whole, written(Writer::new(Format::Text, 0).pausing(rest)));
+        let pieces = u32::try_from(whole.len() / PIECE).unwrap();
+        assert!(pieces > 4);
+        // The last lines of a piece make it longer than that.
+        assert!(start.elapsed() >= rest * (pieces - 1));
+        let packed = written(Writer::packed(Format::Text).pausing(rest));
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..])
+            .read_to_end(&mut unpacked)
+            .unwrap();
+        assert!(whole == unpacked);
+    }
+}
